@@ -1,0 +1,79 @@
+"""Money as whole nano-units: one dollar is 1_000_000_000 nanos; micro-units only in Redis.
+
+Redis keeps micros because Lua numbers are doubles, exact up to 2**53. Crossing that border rounds
+against the spender: holds up, balances down.
+"""
+
+from decimal import Decimal, InvalidOperation
+from typing import NewType
+
+Nanos = NewType("Nanos", int)
+Micros = NewType("Micros", int)
+
+NANOS_PER_UNIT = 1_000_000_000
+NANOS_PER_MICRO = 1_000
+AMOUNT_DECIMALS = 9
+# What a bigint column can hold; a larger amount is a mistake, not wealth.
+NANOS_MAX = 2**63 - 1
+
+
+def ceil_div(numerator: int, denominator: int) -> int:
+    """Divide and round up: a fraction is charged, never given away."""
+    assert denominator > 0
+    return -(-numerator // denominator)
+
+
+def half_even_div(numerator: int, denominator: int) -> int:
+    """Divide and round to the nearest whole number, halves to the even one."""
+    assert denominator > 0
+    quotient, remainder = divmod(numerator, denominator)
+    twice = 2 * remainder
+    if twice > denominator or (twice == denominator and quotient % 2 == 1):
+        return quotient + 1
+    return quotient
+
+
+def micros_up(nanos: int) -> Micros:
+    """Nanos as micros, rounded up: for holds and amounts that are owed."""
+    return Micros(ceil_div(nanos, NANOS_PER_MICRO))
+
+
+def micros_down(nanos: int) -> Micros:
+    """Nanos as micros, rounded down: for balances and limits that may be spent."""
+    return Micros(nanos // NANOS_PER_MICRO)
+
+
+def nanos_of_micros(micros: int) -> Nanos:
+    """Micros as nanos, exactly."""
+    return Nanos(micros * NANOS_PER_MICRO)
+
+
+def format_amount(nanos: int) -> str:
+    """Nanos as a decimal string of the major unit with nine decimals, for example ``-0.000455000``."""
+    sign = "-" if nanos < 0 else ""
+    units, fraction = divmod(abs(nanos), NANOS_PER_UNIT)
+    return f"{sign}{units}.{fraction:09d}"
+
+
+def parse_amount(text: str) -> Nanos:
+    """A decimal string of the major unit as nanos.
+
+    Raises ValueError for anything that is no plain finite number, has more than nine decimals, or
+    does not fit a bigint.
+    """
+    try:
+        scaled = Decimal(text).scaleb(AMOUNT_DECIMALS)
+    except InvalidOperation as error:
+        raise ValueError(f"Not an amount: {text!r}.") from error
+    if not scaled.is_finite() or scaled != scaled.to_integral_value():
+        raise ValueError(f"Not an amount with at most {AMOUNT_DECIMALS} decimals: {text!r}.")
+    nanos = int(scaled)
+    if abs(nanos) > NANOS_MAX:
+        raise ValueError(f"Amount out of range: {text!r}.")
+    return Nanos(nanos)
+
+
+def format_cents(nanos: int) -> str:
+    """Nanos as a decimal string of cents, as the Admin API writes costs, for example ``123.78912``."""
+    text = f"{Decimal(nanos).scaleb(-7):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

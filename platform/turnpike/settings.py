@@ -1,0 +1,115 @@
+"""The only settings module: every value from the environment, with a safe default."""
+
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from turnpike.env import ROOT, env
+from turnpike.kernel import logs
+
+ENV = env()
+
+BASE_DIR = ROOT
+DEBUG = ENV.debug
+SECRET_KEY = ENV.secret_key
+PUBLIC_BASE_URL = ENV.public_base_url.rstrip("/")
+_PUBLIC = urlsplit(PUBLIC_BASE_URL)
+IS_HTTPS = _PUBLIC.scheme == "https"
+ALLOWED_HOSTS = [_PUBLIC.hostname or "localhost", "127.0.0.1", "localhost", "[::1]", *ENV.allowed_hosts]
+
+INSTALLED_APPS = [
+    "turnpike.apps.TurnpikeConfig",
+    "accounts.apps.AccountsConfig",
+    "billing.apps.BillingConfig",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "rest_framework",
+    "drf_spectacular",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+]
+
+ROOT_URLCONF = "turnpike.urls"
+ASGI_APPLICATION = "turnpike.asgi.control"
+AUTH_USER_MODEL = "accounts.User"
+APPEND_SLASH = False
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
+
+
+def _database(url: str) -> dict[str, object]:
+    parts = urlsplit(url)
+    options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(parts.path.lstrip("/")) or "turnpike",
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": options.pop("host", "") or parts.hostname or "",
+        "PORT": str(parts.port or ""),
+        "OPTIONS": options,
+        "CONN_MAX_AGE": 60,
+        "CONN_HEALTH_CHECKS": True,
+    }
+
+
+_DATABASE_URL = ENV.database_owner_url if ENV.database_as_owner and ENV.database_owner_url else ENV.database_url
+DATABASES = {"default": _database(_DATABASE_URL)}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+
+def _redis_database(url: str, number: int) -> str:
+    """The same server, another database: ``?db=`` on a unix socket, the path elsewhere."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return f"unix://{parts.path}?db={number}"
+    return parts._replace(path=f"/{number}").geturl()
+
+
+REDIS_URL = ENV.redis_url
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": ENV.cache_url or _redis_database(REDIS_URL, 2),
+    }
+}
+_BROKER = ENV.celery_broker_url or _redis_database(REDIS_URL, 1)
+CELERY_BROKER_URL = (
+    _BROKER.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
+    if _BROKER.startswith("unix://")
+    else _BROKER
+)
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "static/"
+
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = IS_HTTPS
+SESSION_COOKIE_NAME = "__Host-session" if IS_HTTPS else "turnpike_session"
+CSRF_COOKIE_NAME = "__Host-csrf" if IS_HTTPS else "turnpike_csrf"
+SESSION_COOKIE_HTTPONLY = True
+SECURE_HSTS_SECONDS = 31_536_000 if IS_HTTPS else 0
+CSRF_TRUSTED_ORIGINS = [PUBLIC_BASE_URL]
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "turnpike.control.drf.problem_json",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Turnpike management API",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+}
+
+LOGGING_CONFIG = None
+logs.set_up_logs(level=ENV.log_level, is_json=ENV.log_json)
