@@ -1,0 +1,51 @@
+"""Fixtures that everyone uses."""
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import redis
+
+
+@pytest.fixture
+def redis_client() -> Iterator[redis.Redis]:
+    """The worker's own Redis database, empty; the same one as settings.REDIS_URL."""
+    client = redis.Redis.from_url(os.environ["REDIS_URL"], socket_timeout=5)
+    client.flushdb()
+    yield client
+    client.close()
+
+
+class Clock:
+    """A clock that stands still until it is told otherwise."""
+
+    def __init__(self, at: datetime) -> None:
+        self.at = at
+
+    def now(self) -> datetime:
+        """The time it shows."""
+        return self.at
+
+    def now_us(self) -> int:
+        """The time it shows in microseconds since 1970."""
+        return int(self.at.timestamp()) * 1_000_000 + self.at.microsecond
+
+    def advance(self, **parts: float) -> datetime:
+        """Move forward, for example by ``minutes=5``; returns the new time."""
+        self.at += timedelta(**parts)
+        return self.at
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock of one's own, at a quiet moment in the middle of a month."""
+    return Clock(datetime(2026, 11, 21, 10, 30, tzinfo=UTC))
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache(request: pytest.FixtureRequest) -> None:
+    """No test that has a database finds what another one cached."""
+    if {"db", "transactional_db"} & set(request.fixturenames):
+        with redis.Redis.from_url(os.environ["CACHE_URL"], socket_timeout=5) as client:
+            client.flushdb()
