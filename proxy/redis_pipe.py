@@ -1,0 +1,415 @@
+"""One pipelined Redis connection for the whole worker.
+
+All commands of one turn of the event loop leave in one write, and replies are matched by order. A
+call that times out or is cancelled leaves its place in the order, so that its late reply is thrown
+away and the next reply still reaches the next caller.
+
+    Unavailable
+    └── RedisAway        not connected, too slow, too many pending, or not able to serve
+    RedisReplyError      the server answered, and the answer is an error
+"""
+
+import asyncio
+import logging
+import ssl
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import hiredis
+
+from turnpike.kernel.errors import Unavailable
+
+logger = logging.getLogger(__name__)
+
+Argument = str | bytes | int | float
+Command = Sequence[Argument]
+
+# The stub of hiredis knows commands of one word alone.
+_pack = cast(Callable[[tuple[Argument, ...]], bytes], hiredis.pack_command)
+
+BACKOFF_FIRST_SECONDS = 0.01
+BACKOFF_MAX_SECONDS = 1.0
+# A connection that lived as long as this was a good one: the next attempt comes at once again.
+SETTLED_SECONDS = 1.0
+# With a call overdue by this and not a byte in between, the peer is taken for gone.
+STALLED_SECONDS = 3.0
+
+# The server is there and cannot serve this: it starts, it is a replica, or the slot is elsewhere.
+AWAY_CODES = frozenset(
+    (
+        "LOADING",
+        "READONLY",
+        "MOVED",
+        "ASK",
+        "CLUSTERDOWN",
+        "MASTERDOWN",
+        "TRYAGAIN",
+        "BUSY",
+        "MISCONF",
+    )
+)
+# After these the name may lead to another server, so the connection is made anew.
+ELSEWHERE_CODES = frozenset(("READONLY", "MOVED"))
+
+
+class RedisAway(Unavailable):
+    """Redis did not answer in time or cannot; whether it did the work is not known."""
+
+    code = "redis_away"
+
+
+class RedisReplyError(Exception):
+    """Redis answered with an error; `code` is its first word, for example ``WRONGTYPE``."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = message.partition(" ")[0]
+
+
+class Script(Protocol):
+    """A Lua script and the hash by which the server knows it."""
+
+    @property
+    def sha(self) -> str:
+        """SHA-1 of the source, in hex."""
+
+    @property
+    def source(self) -> str:
+        """The Lua text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisAddress:
+    """Where a Redis URL leads, and who we are there."""
+
+    host: str = "localhost"
+    port: int = 6379
+    path: str | None = None
+    database: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    is_tls: bool = False
+    ca_file: str | None = None
+
+    @classmethod
+    def parse(cls, url: str) -> "RedisAddress":
+        """Read ``redis://``, ``rediss://`` or ``unix://``. Raises ValueError for anything else."""
+        parts = urlsplit(url)
+        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        is_unix = parts.scheme == "unix"
+        if parts.scheme not in ("redis", "rediss", "unix"):
+            raise ValueError(f"Not a Redis URL: the scheme is {parts.scheme!r}.")
+        database = query.get("db") or ("" if is_unix else parts.path.strip("/")) or "0"
+        if not database.isdecimal():
+            raise ValueError(f"Not a Redis database number: {database!r}.")
+        return cls(
+            host=parts.hostname or "localhost",
+            port=parts.port or 6379,
+            path=unquote(parts.path) if is_unix else None,
+            database=int(database),
+            username=unquote(parts.username) if parts.username else query.get("username"),
+            password=unquote(parts.password) if parts.password else query.get("password"),
+            is_tls=parts.scheme == "rediss",
+            ca_file=query.get("ssl_ca_certs"),
+        )
+
+    def greeting(self) -> list[Command]:
+        """What is sent first. The last two tell who answers, and whether it can serve."""
+        commands: list[Command] = []
+        if self.password is not None:
+            name = [self.username] if self.username else []
+            commands.append(["AUTH", *name, self.password])
+        if self.database:
+            commands.append(["SELECT", self.database])
+        return [*commands, ["INFO", "server"], ["PING"]]
+
+
+class _Connection(asyncio.Protocol):
+    """One socket: packs nothing, keeps the order of replies."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.is_lost = False
+        self.lost: asyncio.Future[None] = loop.create_future()
+        self.pending: deque[asyncio.Future[Any]] = deque()
+        self.waiting_since = 0.0
+        self._out: list[bytes] = []
+        self._reader = hiredis.Reader(replyError=RedisReplyError)
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A cast, not an assert: the transports of uvloop share no base class with asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def send(self, packed: bytes) -> asyncio.Future[Any]:
+        """Queue a packed command for the write of this turn; the future gets its reply."""
+        future: asyncio.Future[Any] = self.loop.create_future()
+        out = self._out
+        if not out:
+            self.loop.call_soon(self._flush)
+        out.append(packed)
+        if not self.pending:
+            self.waiting_since = self.loop.time()
+        self.pending.append(future)
+        return future
+
+    def _flush(self) -> None:
+        out = self._out
+        if self._transport is not None and not self.is_lost:
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+        out.clear()
+
+    def data_received(self, data: bytes) -> None:
+        self.waiting_since = self.loop.time()
+        gets, pending = self._reader.gets, self.pending
+        is_elsewhere = False
+        try:
+            self._reader.feed(data)
+            while (reply := gets()) is not False:
+                future = pending.popleft()
+                if future.done():
+                    continue
+                if type(reply) is not RedisReplyError:
+                    future.set_result(reply)
+                elif reply.code in AWAY_CODES:
+                    is_elsewhere |= reply.code in ELSEWHERE_CODES
+                    future.set_exception(RedisAway(f"Redis cannot serve: {reply.code}."))
+                else:
+                    future.set_exception(reply)
+        except (hiredis.HiredisError, IndexError):
+            # What is not a reply, or answers nothing that was asked: the order is lost.
+            logger.warning("redis.out_of_step")
+            self.abort()
+        if is_elsewhere:
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost = True
+        pending, self.pending = self.pending, deque()
+        for future in pending:
+            if not future.done():
+                future.set_exception(RedisAway("The connection to Redis was lost."))
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    def abort(self) -> None:
+        """Drop the connection at once; all that is pending fails."""
+        self.is_lost = True
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class RedisPipe:
+    """Commands and scripts over one connection that mends itself in the background."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_seconds: float = 0.05,
+        pending_max: int = 10_000,
+        connect_timeout_seconds: float = 2.0,
+        on_connect: Callable[[str], None] | None = None,
+    ) -> None:
+        self.run_id: str | None = None
+        self.on_connect = on_connect
+        self._address = RedisAddress.parse(url)
+        self._timeout_seconds = timeout_seconds
+        self._pending_max = pending_max
+        self._connect_timeout_seconds = connect_timeout_seconds
+        self._connection: _Connection | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._timed: list[tuple[float, asyncio.Future[Any]]] = []
+        self._watch: asyncio.TimerHandle | None = None
+        self._watch_at = 0.0
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a command sent now would leave."""
+        return self._connection is not None and not self._connection.is_lost
+
+    async def start(self) -> None:
+        """Try to connect, and go on trying in the background. Never fails: Redis may be away."""
+        assert self._keeper is None
+        self._loop = asyncio.get_running_loop()
+        tried = self._loop.create_future()
+        self._keeper = self._loop.create_task(self._keep_connected(tried))
+        await tried
+
+    async def stop(self) -> None:
+        """Close the connection; what is pending fails."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._keeper
+            self._keeper = None
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    def execute(
+        self, *command: Argument, timeout_seconds: float | None = None
+    ) -> asyncio.Future[Any]:
+        """Send a command; await the result for its reply. Raises RedisAway or RedisReplyError."""
+        connection = self._connection
+        if connection is None or connection.is_lost:
+            raise RedisAway("Redis is not connected.")
+        if len(connection.pending) >= self._pending_max:
+            raise RedisAway(f"{self._pending_max} Redis commands are pending.")
+        future = connection.send(_pack(command))
+        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        deadline = self._loop.time() + seconds
+        self._timed.append((deadline, future))
+        if self._watch is None or deadline < self._watch_at:
+            self._watch_until(deadline)
+        return future
+
+    async def execute_many(
+        self, commands: Iterable[Command], *, timeout_seconds: float | None = None
+    ) -> list[Any]:
+        """Send commands in one write. Error replies are values in the list; RedisAway is raised."""
+        futures: list[asyncio.Future[Any]] = []
+        try:
+            for command in commands:
+                futures.append(self.execute(*command, timeout_seconds=timeout_seconds))
+            return [await _reply_or_error(future) for future in futures]
+        finally:
+            for future in futures:
+                if not future.cancel():
+                    # Looked at, so that a reply nobody waits for is not reported as forgotten.
+                    future.cancelled() or future.exception()
+
+    async def run_script(
+        self,
+        script: Script,
+        keys: Sequence[Argument],
+        args: Sequence[Argument],
+        *,
+        timeout_seconds: float | None = None,
+    ) -> Any:
+        """Run a script by its hash; a server that does not know it is given the source once."""
+        command = ("EVALSHA", script.sha, len(keys), *keys, *args)
+        try:
+            return await self.execute(*command, timeout_seconds=timeout_seconds)
+        except RedisReplyError as error:
+            if error.code != "NOSCRIPT":
+                raise
+        # In one write, so that nothing comes between the loading and the call.
+        loaded = self.execute("SCRIPT", "LOAD", script.source, timeout_seconds=timeout_seconds)
+        answer = self.execute(*command, timeout_seconds=timeout_seconds)
+        loaded.add_done_callback(_look_at)
+        return await answer
+
+    def _watch_until(self, deadline: float) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch_at = deadline
+        self._watch = self._loop.call_at(deadline, self._expire)
+
+    def _expire(self) -> None:
+        """Fail what is overdue. One timer for all calls: it is set again for the next deadline."""
+        self._watch = None
+        now = self._loop.time()
+        waiting = []
+        for entry in self._timed:
+            deadline, future = entry
+            if future.done():
+                continue
+            if deadline > now:
+                waiting.append(entry)
+            else:
+                future.set_exception(RedisAway("Redis did not answer in time."))
+                self._drop_if_stalled(now)
+        self._timed = waiting
+        if waiting:
+            self._watch_until(min(waiting)[0])
+
+    def _drop_if_stalled(self, now: float) -> None:
+        connection = self._connection
+        if connection is None or connection.is_lost:
+            return
+        if connection.pending and now - connection.waiting_since > STALLED_SECONDS:
+            logger.warning("redis.stalled", extra={"pending": len(connection.pending)})
+            connection.abort()
+
+    async def _keep_connected(self, tried: asyncio.Future[None]) -> None:
+        delay_seconds = 0.0
+        try:
+            while True:
+                await asyncio.sleep(delay_seconds)
+                delay_seconds = min(
+                    max(BACKOFF_FIRST_SECONDS, delay_seconds * 2), BACKOFF_MAX_SECONDS
+                )
+                connected_at = self._loop.time()
+                connection = await self._try_to_connect()
+                if not tried.done():
+                    tried.set_result(None)
+                if connection is None:
+                    continue
+                await connection.lost
+                self._connection = None
+                logger.warning("redis.lost")
+                if self._loop.time() - connected_at > SETTLED_SECONDS:
+                    delay_seconds = 0.0
+        finally:
+            if not tried.done():
+                tried.set_result(None)
+            if self._connection is not None:
+                self._connection.abort()
+                self._connection = None
+
+    async def _try_to_connect(self) -> _Connection | None:
+        connection = _Connection(self._loop)
+        try:
+            async with asyncio.timeout(self._connect_timeout_seconds):
+                await self._open(connection)
+                replies = [
+                    connection.send(_pack(tuple(command))) for command in self._address.greeting()
+                ]
+                info = (await asyncio.gather(*replies))[-2]
+        except (OSError, TimeoutError, RedisAway, RedisReplyError) as error:
+            connection.abort()
+            logger.warning("redis.connect_failed", extra={"reason": type(error).__name__})
+            return None
+        except BaseException:
+            connection.abort()
+            raise
+        self.run_id = _run_id_of(info)
+        self._connection = connection
+        logger.info("redis.connected", extra={"run_id": self.run_id})
+        if self.on_connect is not None:
+            self._loop.call_soon(self.on_connect, self.run_id)
+        return connection
+
+    async def _open(self, connection: _Connection) -> None:
+        address = self._address
+        if address.path is not None:
+            await self._loop.create_unix_connection(lambda: connection, address.path)
+            return
+        context = ssl.create_default_context(cafile=address.ca_file) if address.is_tls else None
+        await self._loop.create_connection(
+            lambda: connection, address.host, address.port, ssl=context
+        )
+
+
+async def _reply_or_error(future: asyncio.Future[Any]) -> Any:
+    try:
+        return await future
+    except RedisReplyError as error:
+        return error
+
+
+def _look_at(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+def _run_id_of(info: bytes) -> str:
+    for line in info.split(b"\r\n"):
+        if line.startswith(b"run_id:"):
+            return line[7:].decode()
+    return ""
