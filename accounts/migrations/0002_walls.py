@@ -40,7 +40,7 @@ def _undo(table: str) -> str:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("accounts", "0001_accounts")]
+    dependencies = [("accounts", "0001_initial")]
 
     operations = [
         *(
