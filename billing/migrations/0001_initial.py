@@ -196,7 +196,7 @@ class Migration(migrations.Migration):
     initial = True
 
     dependencies = [
-        ('accounts', '0001_initial'),
+        ('accounts', '__first__'),
     ]
 
     operations = [
