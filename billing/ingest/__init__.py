@@ -1,0 +1,1 @@
+"""From the stream of usage events to PostgreSQL, exactly once."""

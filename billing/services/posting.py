@@ -1,0 +1,105 @@
+"""publish_wallet: tells Redis what PostgreSQL has posted.
+
+Every posting that touches a wallet is followed by a publish after its commit; the periodic refresh
+repairs what was missed. Values carry the wallet row's version, so publishes may overtake each other.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import redis
+from django.db import connection
+
+from turnpike.control.redis import redis_client, script
+from turnpike.control.scope import platform_scope
+from turnpike.kernel import clock, keyspace, money
+
+logger = logging.getLogger(__name__)
+
+RECORDS_PER_CALL = 1_000
+FIXED_KEYS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WalletValues:
+    """What a wallet's publication says, all of one instant."""
+
+    version: int
+    posted_micro: int
+    limit_micro: int
+    spent_micro: Mapping[str, int]
+
+
+def publish_wallet(*, tenant: int, posted: Mapping[str, int] | None = None) -> int:
+    """Publish a tenant's balance, credit line and spent counters; returns how many holds it freed.
+
+    `posted` names requests by the rank that PostgreSQL has of them: their holds end, now that the
+    balance contains their charges. Without it an unreachable Redis is logged and left to the
+    refresh; with it `redis.RedisError` is raised, because the caller must not forget them.
+    """
+    values = find_wallet_values(tenant=tenant)
+    try:
+        return _publish(tenant, values, dict(posted or {}))
+    except redis.RedisError:
+        if posted:
+            raise
+        logger.warning("wallet.publish_failed", extra={"tenant": tenant}, exc_info=True)
+        return 0
+
+
+def find_wallet_values(*, tenant: int) -> WalletValues:
+    """A wallet as PostgreSQL has it; version 0 and nothing to spend where there is none."""
+    today = clock.utc_now().strftime("%Y-%m-%d")
+    with platform_scope("publish wallet"), connection.cursor() as cursor:
+        # One statement, so that the counters are of the same instant as the version.
+        cursor.execute(_VALUES, [[today, today[:7]], tenant])
+        row = cursor.fetchone()
+    if row is None:
+        return WalletValues(version=0, posted_micro=0, limit_micro=0, spent_micro={})
+    version, balance, limit, spent = row
+    return WalletValues(
+        version=version,
+        posted_micro=money.micros_down(balance),
+        limit_micro=money.micros_down(limit),
+        spent_micro={name: money.micros_up(nanos) for name, nanos in (spent or {}).items()},
+    )
+
+
+def _publish(tenant: int, values: WalletValues, posted: Mapping[str, int]) -> int:
+    shard = keyspace.shard_of(tenant)
+    fixed_keys = [
+        keyspace.wallet(tenant),
+        keyspace.budgets(tenant),
+        keyspace.unposted(shard),
+        keyspace.open_requests(shard),
+    ]
+    fixed_arguments = [
+        values.posted_micro,
+        values.version,
+        values.limit_micro,
+        tenant,
+        json.dumps(dict(values.spent_micro)),
+    ]
+    freed, remaining = 0, iter(sorted(posted.items()))
+    is_first = True
+    while (part := list(islice(remaining, RECORDS_PER_CALL))) or is_first:
+        is_first = False
+        freed += int(
+            script("publish")(
+                keys=[*fixed_keys, *(keyspace.record(tenant, rid) for rid, _ in part)],
+                args=[*fixed_arguments, *(rank for _, rank in part)],
+                client=redis_client(),
+            )
+        )
+    return freed
+
+
+_VALUES = """
+SELECT wallet.version, wallet.balance_nano, wallet.credit_limit_nano,
+  (SELECT jsonb_object_agg(scope || ':' || period, spent_nano) FROM billing_spend_counter
+   WHERE billing_spend_counter.tenant_id = wallet.tenant_id AND period = ANY(%s))
+FROM billing_wallet AS wallet WHERE wallet.tenant_id = %s
+"""
