@@ -1,0 +1,244 @@
+"""Limiter.admit(): all of a request's limits, and its money, in one round trip."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from proxy.limiter.fallback import LocalLimiter
+from proxy.limiter.limits import Spec
+from proxy.limiter.scripts import ADMIT, BEAT, SETTLE, Script
+from proxy.redis_pipe import RedisAway, RedisPipe, RedisReplyError
+from turnpike.contracts.snapshots import TenantTerms
+
+ADMIT_ATTEMPTS = 2
+GRANTED, REFUSED, KNOWN = 1, 0, 2
+# Redis is there and takes no more writes: memory is full, or its replicas are gone.
+FULL_CODES = frozenset(("OOM", "NOREPLICAS"))
+
+REASON_POLICY = "policy"
+REASON_COLD = "cold"  # the shard is not published yet, or behind its fence
+REASON_WALLET = "wallet"  # the tenant's wallet is not published: add it to the cold tenants
+REASON_BUDGETS = "budgets"  # the same for its budgets
+REASON_AWAY = "away"  # Redis is away, and the fallback does not admit this
+REASON_FULL = "full"  # Redis takes no more writes: nothing is admitted, what runs still ends
+STATE_OPEN = "open"
+
+_FALLBACK_REASONS = frozenset((REASON_AWAY, REASON_COLD))
+_encode = msgspec.json.Encoder().encode
+
+
+class Admission(msgspec.Struct, frozen=True, kw_only=True):
+    """What admission answered. `reason` is "ok", a word above, or kind and name: `rate:t:requests`."""
+
+    code: int
+    reason: str
+    now_us: int = 0
+    wait_us: int = 0
+    available_micro: int | None = None
+    epoch: str = ""
+    remaining_us: tuple[int, ...] = ()  # one for each bucket of the spec; empty: not known
+    is_local: bool = False  # granted by this worker alone while Redis is away
+
+    @property
+    def is_granted(self) -> bool:
+        """Whether the request may run; a repeated question about a running one is granted too."""
+        return self.code == GRANTED or (self.code == KNOWN and self.reason == STATE_OPEN)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the request had a record already; `reason` is its state."""
+        return self.code == KNOWN
+
+    @property
+    def is_policy_stale(self) -> bool:
+        """Whether the snapshots behind the spec are older than the policy in force."""
+        return self.code == REFUSED and self.reason == REASON_POLICY
+
+    @property
+    def is_cold(self) -> bool:
+        """Whether the control plane has yet to publish what the answer depends on."""
+        return self.code == REFUSED and self.reason in {REASON_COLD, REASON_WALLET, REASON_BUDGETS}
+
+    @property
+    def is_tenant_cold(self) -> bool:
+        """Whether it is this tenant's wallet or budgets alone that are missing."""
+        return self.code == REFUSED and self.reason in {REASON_WALLET, REASON_BUDGETS}
+
+
+class Beat(msgspec.Struct, frozen=True, kw_only=True):
+    """`state` other than "open": someone else ended the request; stop it."""
+
+    state: str
+    hold_micro: int = 0  # the hold in force
+    tenant_version: int | None = None
+    epoch: str = ""
+    is_adopted: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the request still runs."""
+        return self.state == STATE_OPEN
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """`is_appended`: this call put the event into the stream."""
+
+    state: str
+    is_appended: bool
+
+
+AWAY = Admission(code=REFUSED, reason=REASON_AWAY)
+FULL = Admission(code=REFUSED, reason=REASON_FULL)
+LOCALLY_GRANTED = Admission(code=GRANTED, reason="local", is_local=True)
+
+
+class Limiter:
+    """Asks Redis; while Redis is away, the worker's own fallback for those who qualify."""
+
+    def __init__(
+        self,
+        pipe: RedisPipe,
+        *,
+        fallback: LocalLimiter | None = None,
+        timeout_seconds: float = 0.05,
+        write_timeout_seconds: float = 2.0,
+        now_us: Callable[[], int] | None = None,
+    ) -> None:
+        self._pipe = pipe
+        self._fallback = fallback
+        self._timeout_seconds = timeout_seconds
+        self._write_timeout_seconds = write_timeout_seconds
+        self._injected_now_us = now_us
+
+    async def admit(self, spec: Spec, *, terms: TenantTerms | None = None) -> Admission:
+        """Take all that the spec asks for, or nothing. Never raises because Redis is in trouble.
+
+        Open or closed, by ADR 0005: without Redis, or before it knows the policy, tenants in good
+        standing get a small share from the fallback if `terms` are given; all others are refused.
+        """
+        admission = await self._ask(spec)
+        if self._fallback is None:
+            return admission
+        if admission.reason not in _FALLBACK_REASONS:
+            self._fallback.note_answer(spec.tenant)
+            return admission
+        if terms is not None and self._fallback.admit(spec, terms):
+            return LOCALLY_GRANTED
+        return admission
+
+    async def beat(
+        self,
+        spec: Spec,
+        *,
+        charges: Mapping[str, int],
+        hold_micro: int | None = None,
+        progress: bytes | None = None,
+    ) -> Beat:
+        """Say that a request lives, what it has used, and what hold it needs now.
+
+        Charges are absolute. The hold is raised only as far as credit and budgets reach; the answer
+        has what is in force: keep it with `Spec.with_hold`. Raises RedisAway.
+        """
+        update = _encode({"charges": charges, "hold": hold_micro})
+        keys = _open_keys(spec)
+        args = (self._now(), spec.text, update, progress or b"", spec.base)
+        reply = await self._write(BEAT, keys, args)
+        if self._fallback is not None:
+            self._fallback.forget(spec)
+        if reply[0] != GRANTED:
+            return Beat(state=reply[1].decode())
+        return Beat(
+            state=STATE_OPEN,
+            hold_micro=int(reply[2]),
+            tenant_version=int(reply[3]) if reply[3] else None,
+            epoch=reply[4].decode(),
+            is_adopted=reply[1] == b"adopted",
+        )
+
+    async def settle(
+        self, spec: Spec, *, charges: Mapping[str, int], hold_micro: int, event: bytes, rank: int
+    ) -> Settled:
+        """End a request: `hold_micro` is the amount that the event is worth, rounded up.
+
+        Once, however often it is called; a higher rank appends its event once more. Raises RedisAway.
+        """
+        if self._fallback is not None:
+            self._fallback.settle(spec, amount_micro=hold_micro)
+        plan = spec.plan
+        names = plan.keys
+        keys = (
+            names.buckets,
+            names.wallet,
+            names.budgets,
+            names.record_prefix + spec.rid,
+            names.open,
+            names.unposted,
+            names.stream,
+            *names.slots,
+        )
+        update = _encode({"charges": charges, "hold": hold_micro, "rank": rank})
+        reply = await self._write(SETTLE, keys, (self._now(), spec.text, update, event))
+        if self._fallback is not None:
+            self._fallback.forget(spec)
+        return Settled(state=reply[1].decode(), is_appended=reply[0] == GRANTED)
+
+    async def _ask(self, spec: Spec) -> Admission:
+        keys, args = _open_keys(spec), (self._now(), spec.text, spec.base)
+        # A second try is safe: a record that the first one made answers for it.
+        for attempt in range(ADMIT_ATTEMPTS):
+            try:
+                reply = await self._pipe.run_script(
+                    ADMIT, keys, args, timeout_seconds=self._timeout_seconds
+                )
+            except RedisAway:
+                if attempt + 1 == ADMIT_ATTEMPTS:
+                    return AWAY
+            except RedisReplyError as error:
+                if error.code not in FULL_CODES:
+                    raise
+                return FULL
+            else:
+                return _admission(reply)
+        raise AssertionError("unreachable")
+
+    async def _write(
+        self, script: Script, keys: tuple[str, ...], args: tuple[str | bytes, ...]
+    ) -> Any:
+        try:
+            return await self._pipe.run_script(
+                script, keys, args, timeout_seconds=self._write_timeout_seconds
+            )
+        except RedisReplyError as error:
+            if error.code not in FULL_CODES:
+                raise
+            raise RedisAway(f"Redis does not take writes: {error.code}.") from error
+
+    def _now(self) -> str:
+        return "" if self._injected_now_us is None else str(self._injected_now_us())
+
+
+def _open_keys(spec: Spec) -> tuple[str, ...]:
+    names = spec.plan.keys
+    return (
+        names.buckets,
+        names.wallet,
+        names.budgets,
+        names.record_prefix + spec.rid,
+        names.open,
+        names.policy,
+        *names.slots,
+    )
+
+
+def _admission(reply: list[Any]) -> Admission:
+    code, reason, now, wait, available, epoch, left = reply
+    return Admission(
+        code=code,
+        reason=reason.decode(),
+        now_us=int(now),
+        wait_us=int(wait),
+        available_micro=int(available) if available else None,
+        epoch=epoch.decode(),
+        remaining_us=tuple(map(int, left.split(b","))) if left else (),
+    )
