@@ -326,7 +326,7 @@ class RedisPipe:
                 self._drop_if_stalled(now)
         self._timed = waiting
         if waiting:
-            self._watch_until(min(waiting)[0])
+            self._watch_until(min(deadline for deadline, _ in waiting))
 
     def _drop_if_stalled(self, now: float) -> None:
         connection = self._connection

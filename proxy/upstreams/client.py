@@ -1,0 +1,264 @@
+"""One HTTP/1.1 client for each process; every timeout spelled out.
+
+It sends what it is given and gives back what came: no redirects, no decompression, no cookies, no
+retries but one: a request that could not leave on an old connection goes out on a new one.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from dataclasses import dataclass
+
+from proxy.asgi import Headers
+from proxy.upstreams.connection import Connection, Exchange
+from proxy.upstreams.errors import (
+    BodyTooLarge,
+    ConnectFailed,
+    ConnectionLost,
+    HeadersTimeout,
+    ProtocolError,
+    ReadTimeout,
+    SendFailed,
+    UpstreamError,
+)
+
+__all__ = [
+    "BodyTooLarge",
+    "ConnectFailed",
+    "ConnectionLost",
+    "HeadersTimeout",
+    "ProtocolError",
+    "ReadTimeout",
+    "SendFailed",
+    "Target",
+    "UpstreamClient",
+    "UpstreamError",
+    "UpstreamResponse",
+    "make_ssl_context",
+]
+
+# Idle for longer than this, a connection is looked at before it is used: the peer may have left.
+TRUSTED_IDLE_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where an upstream listens, and the name it is called by."""
+
+    host: str
+    port: int
+    is_tls: bool
+    host_header: bytes
+
+
+class UpstreamResponse:
+    """The answer of an upstream; its body is read piece by piece."""
+
+    __slots__ = ("_connection", "_exchange", "headers", "is_reused", "status")
+
+    def __init__(self, connection: Connection, exchange: Exchange, *, is_reused: bool) -> None:
+        self.status = exchange.status
+        self.headers = exchange.headers
+        self.is_reused = is_reused
+        self._connection = connection
+        self._exchange = exchange
+
+    async def read_chunk(self, timeout_seconds: float) -> bytes:
+        """Everything that came since the last call; waits for more, and is empty at a clean end.
+
+        Raises ReadTimeout, ConnectionLost or ProtocolError, after what came before has been read.
+        """
+        exchange = self._exchange
+        if exchange.chunks or not exchange.is_complete:
+            return await self._connection.read(exchange, timeout_seconds)
+        return b""
+
+    async def read_all(self, limit_bytes: int, timeout_seconds: float) -> bytes:
+        """The whole body within the time. Raises BodyTooLarge beyond it, and as read_chunk."""
+        exchange = self._exchange
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_seconds
+        pieces: list[bytes] = []
+        while exchange.body_bytes <= limit_bytes:
+            piece = await self.read_chunk(max(0.0, deadline - loop.time()))
+            if not piece:
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            pieces.append(piece)
+        self.close()
+        raise BodyTooLarge(f"The body passes {limit_bytes} bytes.", is_reused=self.is_reused)
+
+    def close(self) -> None:
+        """Done with it. Unless the answer was complete, the connection is dropped at once."""
+        if not self._exchange.is_complete:
+            self._connection.abort()
+
+
+class UpstreamClient:
+    """Sends requests over kept connections, at most `connections_max` for each target."""
+
+    def __init__(
+        self,
+        *,
+        connections_max: int,
+        idle_seconds: float,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        context = make_ssl_context() if ssl_context is None else ssl_context
+        if context.verify_mode != ssl.CERT_REQUIRED or not context.check_hostname:
+            raise ValueError("Upstream certificates and their names must be verified.")
+        self._connections_max = connections_max
+        self._idle_seconds = idle_seconds
+        self._ssl_context = context
+        self._idle: dict[Target, deque[Connection]] = {}
+        self._open: dict[Target, set[Connection]] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open or being opened, the idle ones included."""
+        return sum(len(connections) for connections in self._open.values())
+
+    @property
+    def idle_connections(self) -> int:
+        """How many connections wait for their next request."""
+        return sum(len(connections) for connections in self._idle.values())
+
+    async def send(
+        self,
+        target: Target,
+        method: str,
+        path: bytes,
+        headers: Headers,
+        body: bytes | list[bytes],
+        *,
+        connect_timeout_seconds: float,
+        headers_timeout_seconds: float,
+    ) -> UpstreamResponse:
+        """Send a request and wait for the head of the answer. `host` and the length are added here.
+
+        Raises an UpstreamError that tells whether the request may have been processed.
+        """
+        parts = [body] if isinstance(body, bytes) else body
+        head = _head_of(target, method, path, headers, sum(map(len, parts)))
+        connection = self._take_idle(target)
+        while connection is not None:
+            try:
+                return await _exchange(connection, head, parts, headers_timeout_seconds)
+            except SendFailed:
+                # It never left, so trying again is safe; each try uses up an old connection.
+                connection = self._take_idle(target)
+        connection = await self._connect(target, connect_timeout_seconds)
+        return await _exchange(connection, head, parts, headers_timeout_seconds)
+
+    async def close(self) -> None:
+        """Drop all connections, running exchanges included."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        self._idle.clear()
+        for connections in self._open.values():
+            for connection in tuple(connections):
+                connection.abort()
+        # One turn of the loop, in which the sockets are really closed.
+        await asyncio.sleep(0)
+
+    def _take_idle(self, target: Target) -> Connection | None:
+        idle = self._idle.get(target)
+        now = asyncio.get_running_loop().time()
+        while idle:
+            connection = idle.pop()
+            age_seconds = now - connection.idle_since
+            if age_seconds <= TRUSTED_IDLE_SECONDS and not connection.is_gone:
+                return connection
+            if age_seconds <= self._idle_seconds and not connection.is_stale():
+                return connection
+            connection.abort()
+        return None
+
+    async def _connect(self, target: Target, timeout_seconds: float) -> Connection:
+        loop = asyncio.get_running_loop()
+        members = self._open.setdefault(target, set())
+        if len(members) >= self._connections_max:
+            raise ConnectFailed(f"All {self._connections_max} connections are in use.")
+        connection = Connection(
+            loop,
+            on_idle=lambda one: self._keep(target, one),
+            on_gone=lambda one: self._forget(target, one),
+        )
+        # Counted before it is open: connections that are being made count towards the bound.
+        members.add(connection)
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await loop.create_connection(
+                    lambda: connection,
+                    target.host,
+                    target.port,
+                    ssl=self._ssl_context if target.is_tls else None,
+                )
+        except (OSError, TimeoutError) as error:
+            members.discard(connection)
+            raise ConnectFailed(f"No connection: {type(error).__name__}.") from error
+        except BaseException:
+            members.discard(connection)
+            raise
+        return connection
+
+    def _keep(self, target: Target, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        self._idle.setdefault(target, deque()).append(connection)
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(self._idle_seconds, self._sweep)
+
+    def _forget(self, target: Target, connection: Connection) -> None:
+        self._open[target].discard(connection)
+        idle = self._idle.get(target)
+        if idle and connection in idle:
+            idle.remove(connection)
+
+    def _sweep(self) -> None:
+        """Close what has been idle for too long. The oldest stand at the left."""
+        loop = asyncio.get_running_loop()
+        self._sweeper = None
+        limit = loop.time() - self._idle_seconds
+        for idle in self._idle.values():
+            while idle and idle[0].idle_since <= limit:
+                idle.popleft().abort()
+        if any(self._idle.values()):
+            self._sweeper = loop.call_later(self._idle_seconds / 2, self._sweep)
+
+
+def make_ssl_context(ca_file: str | None = None) -> ssl.SSLContext:
+    """Verifies certificates and names; speaks HTTP/1.1 alone."""
+    context = ssl.create_default_context(cafile=ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+async def _exchange(
+    connection: Connection, head: bytes, body: list[bytes], timeout_seconds: float
+) -> UpstreamResponse:
+    is_reused = connection.is_reused
+    try:
+        exchange = await connection.send(head, body, timeout_seconds=timeout_seconds)
+    except BaseException:
+        # Cancelled callers included: a connection with half an exchange on it serves nobody.
+        connection.abort()
+        raise
+    return UpstreamResponse(connection, exchange, is_reused=is_reused)
+
+
+def _head_of(target: Target, method: str, path: bytes, headers: Headers, body_bytes: int) -> bytes:
+    # An answer to HEAD has a length and no body, which the parser cannot know.
+    assert method != "HEAD"
+    lines = [
+        b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (method.encode(), path, target.host_header),
+        *[b"%b: %b\r\n" % header for header in headers],
+        b"content-length: %d\r\n\r\n" % body_bytes if body_bytes or method != "GET" else b"\r\n",
+    ]
+    head = b"".join(lines)
+    # Whatever got into a value, it must not become a header or a request of its own.
+    if head.count(b"\n") != len(headers) + (4 if len(lines[-1]) > 2 else 3):
+        raise ValueError("A header or the path holds a line break.")
+    return head

@@ -1,0 +1,356 @@
+"""One connection to an upstream, which carries one exchange at a time. Used by client.py alone."""
+
+import asyncio
+import select
+from collections import deque
+from collections.abc import Callable
+from typing import cast
+
+import httptools
+
+from proxy.asgi import Headers
+from proxy.upstreams.errors import (
+    ConnectionLost,
+    HeadersTimeout,
+    ProtocolError,
+    ReadTimeout,
+    SendFailed,
+    UpstreamError,
+)
+
+HEADERS_MAX = 100
+HEAD_BYTES_MAX = 64 * 1024
+INTERIM_ANSWERS_MAX = 10
+# Beyond this unread, the socket is left alone until the caller reads on.
+UNREAD_BYTES_MAX = 256 * 1024
+WRITE_PIECE_BYTES = 256 * 1024
+
+
+class Exchange:
+    """One request's answer as it comes in: head, body pieces, end or error."""
+
+    __slots__ = (
+        "body_bytes",
+        "chunks",
+        "error",
+        "headers",
+        "is_complete",
+        "is_framed",
+        "is_sent",
+        "status",
+        "unread_bytes",
+        "waiter",
+    )
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: Headers = []
+        self.chunks: list[bytes] = []
+        self.body_bytes = 0
+        self.unread_bytes = 0
+        self.is_framed = False
+        self.is_sent = False
+        self.is_complete = False
+        self.error: UpstreamError | None = None
+        self.waiter: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        """Let whoever waits for this exchange look at it."""
+        waiter, self.waiter = self.waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+
+class Connection(asyncio.Protocol):
+    """The protocol of one socket: calls `on_idle` when it may serve again, `on_gone` at its end."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        on_idle: Callable[["Connection"], None],
+        on_gone: Callable[["Connection"], None],
+    ) -> None:
+        self.idle_since = 0.0
+        self.is_reused = False
+        self.is_gone = False
+        self._loop = loop
+        self._on_idle = on_idle
+        self._on_gone = on_gone
+        self._parser = httptools.HttpResponseParser(self)
+        self._exchange: Exchange | None = None
+        self._head: Headers = []
+        self._head_bytes = 0
+        self._fields = 0
+        self._field_bytes = 0
+        self._interim_answers = 0
+        self._violation = ""
+        self._keeps_alive = False
+        self._is_head_done = False
+        self._is_clean = True
+        self._is_reading = True
+        self._is_writable = True
+        self._poll: select.poll | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._deadline = 0.0
+
+    # The caller's side.
+
+    async def send(self, head: bytes, body: list[bytes], *, timeout_seconds: float) -> Exchange:
+        """Write a request and wait for the head of its answer, which may come before all is out."""
+        assert self._exchange is None
+        exchange = self._exchange = Exchange()
+        self._interim_answers = self._head_bytes = 0
+        self._fields = self._field_bytes = 0
+        pieces = _pieces_of(head, body)
+        self._arm(timeout_seconds)
+        while pieces and not exchange.status and exchange.error is None:
+            if self._is_writable:
+                self._transport.write(pieces.popleft())
+            else:
+                await self._wait(exchange)
+        exchange.is_sent = not pieces
+        while not exchange.status and exchange.error is None:
+            await self._wait(exchange)
+        if exchange.status:
+            return exchange
+        assert exchange.error is not None
+        raise exchange.error
+
+    async def read(self, exchange: Exchange, timeout_seconds: float) -> bytes:
+        """All bytes of the body that came since the last call; empty at its end."""
+        while not exchange.chunks:
+            if exchange.error is not None:
+                raise exchange.error
+            if exchange.is_complete:
+                return b""
+            self._arm(timeout_seconds)
+            await self._wait(exchange)
+        chunks, exchange.chunks = exchange.chunks, []
+        exchange.unread_bytes = 0
+        if not self._is_reading and self._exchange is exchange:
+            self._is_reading = True
+            self._transport.resume_reading()
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def is_stale(self) -> bool:
+        """Whether the peer closed or spoke while the connection was idle, as the kernel sees it."""
+        if self.is_gone:
+            return True
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(self._poll.poll(0))
+
+    def abort(self) -> None:
+        """Drop the socket at once."""
+        if not self.is_gone:
+            self._is_clean = False
+            self._transport.abort()
+
+    async def _wait(self, exchange: Exchange) -> None:
+        exchange.waiter = self._loop.create_future()
+        try:
+            await exchange.waiter
+        finally:
+            exchange.waiter = None
+
+    # Time. One timer for all waits of the connection: it looks again when it fires too early.
+
+    def _arm(self, timeout_seconds: float) -> None:
+        self._deadline = self._loop.time() + timeout_seconds
+        if self._timer is not None:
+            if self._timer_at <= self._deadline:
+                return
+            self._timer.cancel()
+        self._start_timer()
+
+    def _start_timer(self) -> None:
+        self._timer_at = self._deadline
+        self._timer = self._loop.call_at(self._deadline, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        exchange = self._exchange
+        if exchange is None or exchange.waiter is None:
+            return
+        if self._loop.time() < self._deadline:
+            self._start_timer()
+        elif exchange.status:
+            self._fail(ReadTimeout("The upstream paused for too long.", is_reused=self.is_reused))
+        elif not exchange.is_sent:
+            self._fail(
+                SendFailed("The upstream took the request too slowly.", is_reused=self.is_reused)
+            )
+        else:
+            self._fail(
+                HeadersTimeout("The upstream did not answer in time.", is_reused=self.is_reused)
+            )
+
+    def _fail(self, error: UpstreamError) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.error = error
+            exchange.wake()
+        self.abort()
+
+    # The socket's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A cast, not an assert: the transports of uvloop share no base class with asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            # Nothing was asked, so this answers nothing: the connection is of no more use.
+            self.abort()
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if exchange.is_complete:
+                self._is_clean = False
+            else:
+                self._violation = f"Not an HTTP answer: {type(error).__name__}."
+        if not self._is_head_done:
+            self._count_head(len(data))
+        if self._violation:
+            self._fail(ProtocolError(self._violation, is_reused=self.is_reused))
+        elif exchange.is_complete:
+            self._finish()
+        elif exchange.unread_bytes > UNREAD_BYTES_MAX and self._is_reading:
+            self._is_reading = False
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        exchange = self._exchange
+        if exchange is not None and exchange.status and not exchange.is_framed:
+            # A body without a length ends with the connection.
+            exchange.is_complete = True
+            self._is_clean = False
+            self._finish()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_gone = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.error = self._error_of_loss(exchange)
+            exchange.wake()
+        self._on_gone(self)
+
+    def pause_writing(self) -> None:
+        self._is_writable = False
+
+    def resume_writing(self) -> None:
+        self._is_writable = True
+        if self._exchange is not None and not self._exchange.is_sent:
+            self._exchange.wake()
+
+    def _error_of_loss(self, exchange: Exchange) -> UpstreamError:
+        has_answered = bool(exchange.status or self._head_bytes)
+        if not has_answered and not exchange.is_sent:
+            return SendFailed("The connection broke while sending.", is_reused=self.is_reused)
+        return ConnectionLost(
+            "The connection broke before the end of the answer.",
+            is_reused=self.is_reused,
+            bytes_received=exchange.body_bytes,
+        )
+
+    def _finish(self) -> None:
+        """The answer is complete: hand the connection back, or close it where that is not safe."""
+        exchange, self._exchange = self._exchange, None
+        assert exchange is not None
+        is_reusable = self._is_clean and self._keeps_alive and exchange.is_sent
+        if is_reusable and self._transport.get_write_buffer_size() == 0:
+            self._is_head_done = False
+            if not self._is_reading:
+                self._is_reading = True
+                self._transport.resume_reading()
+            self.is_reused = True
+            self._on_idle(self)
+        else:
+            self.abort()
+        exchange.wake()
+
+    def _count_head(self, size: int) -> None:
+        # The parser holds unfinished header lines itself, so bytes are counted as they come.
+        self._head_bytes += size
+        if self._head_bytes > HEAD_BYTES_MAX:
+            self._violation = f"The head of the answer passes {HEAD_BYTES_MAX} bytes."
+
+    # The parser's side.
+
+    def on_message_begin(self) -> None:
+        if self._exchange is None or self._exchange.is_complete:
+            self._is_clean = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Trailers pass here too; they are counted and otherwise left alone.
+        self._fields += 1
+        self._field_bytes += len(name) + len(value)
+        if self._fields > HEADERS_MAX or self._field_bytes > HEAD_BYTES_MAX:
+            self._violation = f"More than {HEADERS_MAX} headers or {HEAD_BYTES_MAX} bytes of them."
+        elif not self._is_head_done:
+            self._head.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        exchange = self._exchange
+        head, self._head = self._head, []
+        if exchange is None or exchange.is_complete or status < 200 or self._violation:
+            return
+        self._is_head_done = True
+        exchange.headers = head
+        exchange.is_framed = status in (204, 304) or _is_framed(head)
+        exchange.status = status
+        exchange.wake()
+
+    def on_body(self, body: bytes) -> None:
+        exchange = self._exchange
+        if exchange is not None and not exchange.is_complete:
+            exchange.chunks.append(body)
+            exchange.body_bytes += len(body)
+            exchange.unread_bytes += len(body)
+            exchange.wake()
+
+    def on_message_complete(self) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            return
+        if exchange.status:
+            exchange.is_complete = True
+            self._keeps_alive = self._parser.should_keep_alive()
+            return
+        self._interim_answers += 1
+        if self._interim_answers > INTERIM_ANSWERS_MAX:
+            self._violation = f"More than {INTERIM_ANSWERS_MAX} interim answers."
+
+
+def _is_framed(headers: Headers) -> bool:
+    """Whether the body's end is marked; otherwise it ends with the connection."""
+    for name, value in headers:
+        if name == b"content-length":
+            return True
+        if name == b"transfer-encoding" and value.lower().endswith(b"chunked"):
+            return True
+    return False
+
+
+def _pieces_of(head: bytes, body: list[bytes]) -> deque[bytes | memoryview]:
+    """The request in writes of bounded size; a small one leaves in a single write."""
+    if len(head) + sum(map(len, body)) <= WRITE_PIECE_BYTES:
+        return deque((b"".join((head, *body)),))
+    pieces: deque[bytes | memoryview] = deque((head,))
+    for part in body:
+        view = memoryview(part)
+        pieces.extend(
+            view[start : start + WRITE_PIECE_BYTES]
+            for start in range(0, len(part), WRITE_PIECE_BYTES)
+        )
+    return pieces
