@@ -12,6 +12,7 @@ from simulator.prompt import (
     CacheShare,
     Prompt,
     last_user_text,
+    tool_result_texts,
 )
 from simulator.record import CHARACTERS_PER_TOKEN, tokens_of
 from simulator.tooluse import choose_tool, searches_the_web, tool_input, value_for
@@ -23,6 +24,7 @@ _WORDS_WANTED = re.compile(r"\[\[say=(.*?)\]\]", re.DOTALL)
 _GENERATION = re.compile(r"^claude-(?:[a-z]+-)?(\d+)(?:-(\d{1,2}))?(?!\d)")
 _FIRST_HIDING_GENERATION = (4, 7)
 _SHARE_OF_THINKING = 4
+_QUOTED_CHARACTERS_MAX = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +151,9 @@ class _Writer:
         form: Json = (self._request.get("output_config") or {}).get("format") or {}
         if form.get("type") == "json_schema":
             return encode(value_for(form.get("schema") or {}, texts=[])).decode()
+        results = tool_result_texts(self._request["messages"])
+        if results:
+            return f"The tool answered: {results[0][:_QUOTED_CHARACTERS_MAX]}"
         return prose.paragraph(self._prompt.seed)
 
     def _text_block(self, text: str, *, citations: list[Json] | None = None) -> Json:

@@ -119,12 +119,12 @@ def last_user_turn(messages: list[Json]) -> Json:
     return next((message for message in reversed(messages) if message["role"] == "user"), {})
 
 
-def has_tool_result(messages: list[Json]) -> bool:
-    """Does the final user turn bring a tool's result?"""
+def tool_result_texts(messages: list[Json]) -> list[str]:
+    """What the tools' results in the final user turn say; empty where it brings none."""
     content = last_user_turn(messages).get("content", "")
-    return isinstance(content, list) and any(
-        str(block.get("type", "")).endswith("tool_result") for block in content
-    )
+    if isinstance(content, str):
+        return []
+    return [_piece(block).text for block in content if block.get("type") == "tool_result"]
 
 
 def _cost(pieces: Iterable[Piece]) -> int:

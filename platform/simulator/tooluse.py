@@ -8,7 +8,7 @@ tool's schema; the first required text is what stands in `backticks` in the prom
 import re
 from typing import Any
 
-from simulator.prompt import has_tool_result, last_user_text
+from simulator.prompt import last_user_text, tool_result_texts
 from simulator.wire import Json
 
 _QUOTED = re.compile(r"`([^`]+)`")
@@ -19,7 +19,7 @@ def choose_tool(request: Json) -> Json | None:
     """The client tool to call now, if any."""
     choice: Json = request.get("tool_choice") or {"type": "auto"}
     tools = [tool for tool in request.get("tools") or () if _is_client_tool(tool)]
-    if not tools or choice["type"] == "none" or has_tool_result(request["messages"]):
+    if not tools or choice["type"] == "none" or tool_result_texts(request["messages"]):
         return None
     if choice["type"] == "tool":
         return next((tool for tool in tools if tool["name"] == choice.get("name")), None)
@@ -32,7 +32,7 @@ def searches_the_web(request: Json) -> bool:
     has_tool = any(
         str(tool.get("type", "")).startswith("web_search_") for tool in request.get("tools") or ()
     )
-    if not has_tool or has_tool_result(request["messages"]):
+    if not has_tool or tool_result_texts(request["messages"]):
         return False
     choice: Json = request.get("tool_choice") or {}
     if choice.get("type") == "none":

@@ -17,13 +17,13 @@ BREAKPOINTS_MAX = 4
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 
 _SAMPLING = frozenset({"temperature", "top_p", "top_k"})
-_FIELDS = frozenset(
-    (
-        "model max_tokens messages system stop_sequences stream temperature top_p top_k tools "
-        "tool_choice thinking output_config cache_control metadata service_tier speed "
-        "inference_geo container diagnostics"
-    ).split()
-)
+# fmt: off
+_FIELDS = frozenset({
+    "model", "max_tokens", "messages", "system", "stop_sequences", "stream", "temperature",
+    "top_p", "top_k", "tools", "tool_choice", "thinking", "output_config", "cache_control",
+    "metadata", "service_tier", "speed", "inference_geo", "container", "diagnostics",
+})
+# fmt: on
 # Fields that exist only together with a beta: any value of `anthropic-beta` that begins like this.
 _BETA_FIELDS = {
     "context_management": ("context-management-", "compact-"),
@@ -34,15 +34,16 @@ _BETA_FIELDS = {
     "thread": ("message-threads-",),
     "billing_policy": ("user-profiles-billing-",),
 }
-_BLOCKS = frozenset(
-    (
-        "text image document search_result tool_result tool_use thinking redacted_thinking "
-        "server_tool_use web_search_tool_result web_fetch_tool_result code_execution_tool_result "
-        "bash_code_execution_tool_result text_editor_code_execution_tool_result "
-        "tool_search_tool_result container_upload mcp_tool_use mcp_tool_result mcp_tool_listing "
-        "compaction fallback tool_addition tool_removal advisor_tool_result connector_text"
-    ).split()
-)
+# fmt: off
+_BLOCKS = frozenset({
+    "text", "image", "document", "search_result", "tool_result", "tool_use", "thinking",
+    "redacted_thinking", "server_tool_use", "web_search_tool_result", "web_fetch_tool_result",
+    "code_execution_tool_result", "bash_code_execution_tool_result",
+    "text_editor_code_execution_tool_result", "tool_search_tool_result", "container_upload",
+    "mcp_tool_use", "mcp_tool_result", "mcp_tool_listing", "compaction", "fallback",
+    "tool_addition", "tool_removal", "advisor_tool_result", "connector_text",
+})
+# fmt: on
 
 
 def check_version(version: str | None) -> str:
