@@ -12,11 +12,19 @@ from billing.models.ledger import (
 from billing.models.state import PlatformState
 from billing.models.tiers import Subscription, Tier, TierGroupLimit
 from billing.models.upstreams import Route, Upstream, UpstreamCredential
+from billing.models.usage import (
+    DeadLetter,
+    SpendCounter,
+    UpstreamAttempt,
+    UsageEvent,
+    UsageRollup,
+)
 
 __all__ = [
     "BillingPeriod",
     "CatalogModel",
     "CreditGrant",
+    "DeadLetter",
     "LedgerAccount",
     "LedgerEntry",
     "LedgerTxn",
@@ -26,10 +34,14 @@ __all__ = [
     "PriceBook",
     "PriceSet",
     "Route",
+    "SpendCounter",
     "Subscription",
     "Tier",
     "TierGroupLimit",
     "Upstream",
+    "UpstreamAttempt",
     "UpstreamCredential",
+    "UsageEvent",
+    "UsageRollup",
     "Wallet",
 ]
