@@ -1,6 +1,9 @@
 """The project as a Django app: loads Celery, the system checks and the shared commands."""
 
-from django.apps import AppConfig
+from typing import Any
+
+from django.apps import AppConfig, apps
+from django.db.models.signals import post_migrate
 
 
 class TurnpikeConfig(AppConfig):
@@ -10,5 +13,14 @@ class TurnpikeConfig(AppConfig):
     verbose_name = "Turnpike"
 
     def ready(self) -> None:
-        """Load the Celery app, so that shared tasks find it."""
-        from turnpike import celery  # noqa: F401, PLC0415
+        """Load the Celery app, so that shared tasks find it, and what runs after migrations."""
+        from turnpike import celery, checks  # noqa: F401
+
+        # Signals come once for each app; one is enough, and billing's tables must be there.
+        post_migrate.connect(_grant_after_migrate, sender=apps.get_app_config("billing"))
+
+
+def _grant_after_migrate(using: str, **_arguments: Any) -> None:
+    from turnpike.control.grants import grant_to_app
+
+    grant_to_app(using=using)

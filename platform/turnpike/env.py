@@ -4,6 +4,7 @@ The data plane reads its own few in `proxy.config`. docs/configuration.md lists 
 test compares it with both files.
 """
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from turnpike.kernel import hashing, sealing
 
 ROOT = Path(__file__).resolve().parents[2]
+ENV_FILE = "env"
 
 
 class Env(BaseSettings):
@@ -21,33 +23,61 @@ class Env(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=None, extra="ignore", frozen=True)
 
-    debug: bool = Field(False, description="Django's debug pages; refused off loopback.")
-    secret_key: str = Field("", description="Signs sessions and CSRF tokens; 32 characters or more.")
+    debug: bool = Field(default=False, description="Django's debug pages; refused off loopback.")
+    secret_key: str = Field(
+        "", description="Signs sessions and CSRF tokens; 32 characters or more."
+    )
     database_url: str = Field("", description="PostgreSQL 15+, as a role without BYPASSRLS.")
-    database_owner_url: str = Field("", description="The role that owns the tables; for migrations.")
-    database_as_owner: bool = Field(False, description="Set by manage.py for schema commands.")
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis 7+ or Valkey; truth of the moment.")
+    database_owner_url: str = Field(
+        "", description="The role that owns the tables; for migrations."
+    )
+    database_pool_max: int = Field(
+        0, ge=0, le=100, description="Connections a process pools; 0: one a thread."
+    )
+    database_as_owner: bool = Field(
+        default=False, description="Set by manage.py for schema commands."
+    )
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0", description="Redis 7+ or Valkey; truth of the moment."
+    )
     celery_broker_url: str = Field("", description="Empty: database 1 of REDIS_URL.")
     cache_url: str = Field("", description="Empty: database 2 of REDIS_URL.")
-    key_peppers: str = Field("", description="id:secret,… for hashing API keys; the first hashes new ones.")
-    master_keys: str = Field("", description="id:base64url of 32 bytes,… for sealing upstream credentials.")
-    public_base_url: str = Field("http://127.0.0.1:8000", description="Where clients and browsers reach us.")
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field((), description="Beyond the host of PUBLIC_BASE_URL.")
-    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field((), description="Networks whose X-Forwarded-For counts.")
+    key_peppers: str = Field(
+        "", description="id:secret,… for hashing API keys; the first hashes new ones."
+    )
+    master_keys: str = Field(
+        "", description="id:base64url of 32 bytes,… for sealing upstream credentials."
+    )
+    public_base_url: str = Field(
+        "http://127.0.0.1:8000", description="Where clients and browsers reach us."
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Beyond the host of PUBLIC_BASE_URL."
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Networks whose X-Forwarded-For counts."
+    )
+    bind_host: str = Field("127.0.0.1", description="The address that `manage.py up` binds.")
     port: int = Field(8000, ge=1, le=65535, description="Where `manage.py up` listens.")
     simulator_port: int = Field(0, ge=0, le=65535, description="0: PORT + 1.")
-    simulator_control: bool = Field(False, description="Pass the x-simulator header on; tests only.")
+    simulator_control: bool = Field(
+        default=False, description="Pass the x-simulator header on; tests only."
+    )
     journal_dir: Path = Field(ROOT / "var" / "journal", description="The data plane's journal.")
     metrics_token: str = Field("", description="Opens /metrics to others than loopback.")
     anthropic_api_key: str = Field("", description="Adds Anthropic as an upstream at bootstrap.")
     state_dir: Path = Field(ROOT / "var", description="State of `manage.py up`.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
-    log_json: bool = Field(True, description="JSON lines; off: readable text.")
+    log_json: bool = Field(default=True, description="JSON lines; off: readable text.")
 
     @field_validator("allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
 
     @property
     def peppers(self) -> dict[str, bytes]:
@@ -62,5 +92,11 @@ class Env(BaseSettings):
 
 @cache
 def env() -> Env:
-    """The environment, read once."""
-    return Env()
+    """The environment, read once; what it lacks comes from the file that `manage.py up` keeps.
+
+    So a command in another terminal finds the secrets and the servers of the platform that runs
+    here. A deployment has no such file.
+    """
+    state_dir = Path(os.environ.get("STATE_DIR") or ROOT / "var")
+    # pydantic-settings takes the file as an argument that the type of Env does not show.
+    return Env(_env_file=state_dir / ENV_FILE)  # type: ignore[call-arg]

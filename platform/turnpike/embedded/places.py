@@ -1,8 +1,8 @@
 """Where embedded servers keep their files, and as whom they run.
 
-As root the servers run as `postgres`, else `nobody`, because PostgreSQL refuses root. Where that user
-cannot reach the state directory, the data lies in /var/lib/turnpike/<clone>, with a link in the state
-directory. The modes of other people's directories are never touched.
+As root the servers run as `postgres`, else `nobody`, because PostgreSQL refuses root. Where that
+user cannot reach the state directory, the data lies in /var/lib/turnpike/<clone>, with a link in
+the state directory. The modes of other people's directories are never touched.
 """
 
 import hashlib
@@ -64,7 +64,7 @@ class Places:
         return make_folder(self.home / name, owner=self.user)
 
     def runnable(self, engine: Engine) -> Path:
-        """The path of the engine's program that the servers' user can execute, copied if need be."""
+        """The engine's program where the servers' user can execute it, copied if need be."""
         if can_reach(engine.program, self.user):
             return engine.program
         if not engine.folders:

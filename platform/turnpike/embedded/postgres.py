@@ -1,4 +1,4 @@
-"""Embedded PostgreSQL: made once, started as a foreground child, reached by password on a socket."""
+"""Embedded PostgreSQL: made once, run as a foreground child, reached by password on a socket."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A child process that cannot outlive us: started in its own session, ended with its whole group."""
+"""A child process that cannot outlive us: a session of its own, ended with its whole group."""
 
 import contextlib
 import ctypes

@@ -1,0 +1,110 @@
+"""app: both planes on one port; control: Django alone. The data plane has its own, proxy.app."""
+
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "turnpike.settings")
+_django = get_asgi_application()
+
+from proxy.app import app as _proxy  # noqa: E402
+
+from turnpike.checks import refuse_unsafe  # noqa: E402
+from turnpike.contracts.paths import PROXY, plane_of  # noqa: E402
+
+refuse_unsafe()
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class ControlApp:
+    """Django with the lifespan that it does not handle itself."""
+
+    def __init__(self, django: AsgiApp) -> None:
+        self._django = django
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one connection."""
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+        else:
+            await self._django(scope, receive, send)
+
+
+class JoinedApp:
+    """Both planes on one port: data goes to the proxy before any of Django's middleware."""
+
+    def __init__(self, *, proxy: AsgiApp, control: AsgiApp) -> None:
+        self._proxy = proxy
+        self._control = control
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one connection; the lifespan is the proxy's."""
+        if scope["type"] == "lifespan":
+            await self._proxy(scope, receive, send)
+            return
+        path = _raw_path(scope)
+        if path == "/readyz":
+            await self._ready(scope, receive, send)
+        elif path in ("/metrics", "/livez") or plane_of(path, scope["method"]) == PROXY:
+            await self._proxy(scope, receive, send)
+        else:
+            await self._control(scope, receive, send)
+
+    def begin_drain(self) -> None:
+        """No new connections come; the proxy tells its clients to go elsewhere."""
+        begin = getattr(self._proxy, "begin_drain", None)
+        if begin is not None:
+            begin()
+
+    async def _ready(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Ready when both are: the control plane's answer unless the proxy has a worse one."""
+        data = _Recorder()
+        await self._proxy(scope, receive, data)
+        if data.status == 200:
+            await self._control(scope, receive, send)
+        else:
+            await data.replay(send)
+
+
+class _Recorder:
+    """Keeps an answer instead of sending it."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self._messages: list[Message] = []
+
+    async def __call__(self, message: Message) -> None:
+        self.status = message.get("status", self.status)
+        self._messages.append(message)
+
+    async def replay(self, send: Send) -> None:
+        for message in self._messages:
+            await send(message)
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def _raw_path(scope: Scope) -> str:
+    # The path as it came: a decoded one could name another plane than the bytes do.
+    raw: bytes | None = scope.get("raw_path")
+    if raw is None:
+        path: str = scope["path"]
+        return path
+    return raw.split(b"?", 1)[0].decode("latin-1")
+
+
+control = ControlApp(_django)
+app = JoinedApp(proxy=_proxy, control=control)

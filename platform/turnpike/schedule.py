@@ -1,0 +1,49 @@
+"""Every periodic task and when it runs, in one table."""
+
+from datetime import timedelta
+from typing import Any
+
+from celery.schedules import crontab
+
+USAGE_QUEUE = "usage"
+
+
+def every(seconds: float, task: str, *, queue: str = "celery") -> dict[str, Any]:
+    """An entry at fixed distances; a run that could not start before the next is dropped."""
+    return {
+        "task": task,
+        "schedule": timedelta(seconds=seconds),
+        "options": {"queue": queue, "expires": seconds},
+    }
+
+
+def daily(task: str, *, hour: int, minute: int) -> dict[str, Any]:
+    """An entry that runs once a day, UTC."""
+    return {
+        "task": task,
+        "schedule": crontab(hour=str(hour), minute=str(minute)),
+        "options": {"expires": 3_600},
+    }
+
+
+def hourly(task: str, *, minute: int) -> dict[str, Any]:
+    """An entry that runs once an hour."""
+    return {
+        "task": task,
+        "schedule": crontab(minute=str(minute)),
+        "options": {"expires": 1_800},
+    }
+
+
+BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
+    # Money and limits: short distances, so that a loss is seen and repaired soon.
+    "ingest-usage": every(1, "billing.tasks.ingest_usage", queue=USAGE_QUEUE),
+    "keep-warm": every(2, "billing.tasks.keep_warm"),
+    "refresh-wallets": every(5, "billing.tasks.refresh_wallets"),
+    "sweep-unposted": every(30, "billing.tasks.sweep_unposted"),
+    "end-key-grace": every(30, "accounts.tasks.end_key_grace"),
+    "publish-everything": every(300, "billing.tasks.publish_everything"),
+    # Housekeeping.
+    "reconcile-usage": hourly("billing.tasks.reconcile_usage", minute=17),
+    "make-partitions": daily("billing.tasks.make_partitions", hour=2, minute=40),
+}

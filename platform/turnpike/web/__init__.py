@@ -1,0 +1,1 @@
+"""Pages that need more than one app, and what every page shares."""
