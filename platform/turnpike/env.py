@@ -98,5 +98,4 @@ def env() -> Env:
     here. A deployment has no such file.
     """
     state_dir = Path(os.environ.get("STATE_DIR") or ROOT / "var")
-    # pydantic-settings takes the file as an argument that the type of Env does not show.
-    return Env(_env_file=state_dir / ENV_FILE)  # type: ignore[call-arg]
+    return Env(_env_file=state_dir / ENV_FILE)

@@ -48,7 +48,9 @@ class EmbeddedValkey:
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
         }
-        options.update(text.split("=", 1) for text in self.settings)
+        for text in self.settings:
+            name, _, value = text.partition("=")
+            options[name] = value
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
         return [str(self.places.runnable(self.engine)), *arguments]
 
