@@ -3,7 +3,7 @@
 All of it comes from the buckets that decided, at the instant when they decided.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from proxy.limiter.limiter import Admission
 from proxy.limiter.limits import (
@@ -43,8 +43,7 @@ _MAY_RETRY = (b"x-should-retry", b"true")
 _NO_RETRY = (b"x-should-retry", b"false")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class Refusal(NamedTuple):
     """An answer to a request that was not admitted."""
 
     status: int
@@ -93,8 +92,8 @@ def refusal_of(admission: Admission, spec: Spec) -> Refusal:
     if kind == "credit":
         needed, available = _dollars(spec.hold_micro), _dollars(admission.available_micro or 0)
         return _payment_refusal(
-            f"Your credit balance is too low: this request may cost up to {needed}, and {available} is"
-            " available. Add credit, or ask for fewer output tokens."
+            f"Your credit balance is too low: this request may cost up to {needed}, and"
+            f" {available} is available. Add credit, or ask for fewer output tokens."
         )
     return _overloaded_refusal(spec, wait_us=admission.wait_us)
 
@@ -152,10 +151,11 @@ def _budget_refusal(admission: Admission, spec: Spec, field: str) -> Refusal:
     budget = next(item for item in spec.budgets if item.field == field)
     period = field.rpartition(":")[2]
     when = "day" if period.count("-") == 2 else "month"
+    left = _dollars(max(0, admission.available_micro or 0))
     return _payment_refusal(
-        f"The budget of {_dollars(budget.limit_micro)} of {_owner(budget.scope)} for the {when} {period}"
-        f" does not cover this request: it may cost up to {_dollars(spec.hold_micro)}, and"
-        f" {_dollars(max(0, admission.available_micro or 0))} is left."
+        f"The budget of {_dollars(budget.limit_micro)} of {_owner(budget.scope)} for the"
+        f" {when} {period} does not cover this request: it may cost up to"
+        f" {_dollars(spec.hold_micro)}, and {left} is left."
     )
 
 

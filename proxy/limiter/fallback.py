@@ -1,9 +1,9 @@
 """Admits a little while Redis is away: a small share, for a minute, for those who can pay.
 
-Open or closed, by ADR 0005: closed, but for tenants in good standing whose last known balance is at
-least twice the cap. Each gets half of its limits divided by the live workers, for at most a minute an
-outage, and at most the cap in money that Redis has not heard of. Who has a blocking budget gets
-nothing, since nobody knows here what is left of it.
+Open or closed, by ADR 0005: closed, but for tenants in good standing whose last known balance is
+at least twice the cap. Each gets half of its limits divided by the live workers, for at most a
+minute an outage, and at most the cap in money that Redis has not heard of. Who has a blocking
+budget gets nothing, since nobody knows here what is left of it.
 """
 
 from collections.abc import Callable

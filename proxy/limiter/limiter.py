@@ -29,7 +29,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Admission(msgspec.Struct, frozen=True, kw_only=True):
-    """What admission answered. `reason` is "ok", a word above, or kind and name: `rate:t:requests`."""
+    """What admission answered. `reason`: "ok", a word above, or kind and name, `rate:t:tokens`."""
 
     code: int
     reason: str
@@ -161,7 +161,7 @@ class Limiter:
     ) -> Settled:
         """End a request: `hold_micro` is the amount that the event is worth, rounded up.
 
-        Once, however often it is called; a higher rank appends its event once more. Raises RedisAway.
+        Once, however often it is called; a higher rank appends its event as well. Raises RedisAway.
         """
         if self._fallback is not None:
             self._fallback.settle(spec, amount_micro=hold_micro)

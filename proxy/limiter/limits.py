@@ -176,8 +176,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
             hold_micro=stored.hold,
             costs_us=stored.costs,
             budgets=stored.budgets,
-            tenant_version=stored.tv,
-            global_version=stored.gv,
+            tenant_version=int(stored.tv),
+            global_version=int(stored.gv),
             input_estimate=stored.input,
             output_reserve=stored.reserve,
             base=base,
@@ -210,8 +210,8 @@ class _StoredSpec(msgspec.Struct, frozen=True, kw_only=True):
     rid: str
     lease: int
     hold: int
-    tv: int
-    gv: int
+    tv: str  # as text, since a double cannot tell large versions apart
+    gv: str
     costs: tuple[int, ...]
     slots: tuple[Slot, ...]
     buckets: tuple[Bucket, ...]
@@ -510,7 +510,7 @@ def _make_spec(
     base: bytes,
 ) -> Spec:
     text = (
-        b'%b,"rid":"%b","lease":%d,"hold":%d,"tv":%d,"gv":%d,"costs":%b,"budgets":%b,"input":%d,"reserve":%d}'
+        b'%b,"rid":"%b","lease":%d,"hold":%d,"tv":"%d","gv":"%d","costs":%b,"budgets":%b,"input":%d,"reserve":%d}'
     ) % (
         plan.text,
         rid.encode(),

@@ -45,9 +45,7 @@ local function refuse(word, wait, available) return answer(0, word, wait or 0, a
 local state = redis.call('HGET', KEYS[4], 'st')
 if state then return answer(2, state, 0) end
 if policy.is_cold then return refuse('cold', policy.wait) end
-if tonumber(policy.global) ~= spec.gv or tonumber(policy.tenant or '-1') ~= spec.tv then
-  return refuse('policy')
-end
+if policy.global ~= spec.gv or policy.tenant ~= spec.tv then return refuse('policy') end
 -- Kept even if the request is refused, else a clock that went back locks the tenant out.
 if #clamps > 0 then redis.call('HSET', KEYS[1], unpack(clamps)) end
 for i, slot in ipairs(spec.slots) do
