@@ -78,8 +78,15 @@ class _Child:
 class Supervisor:
     """Runs stages of steps until a signal comes or a child cannot be kept alive."""
 
-    def __init__(self, *, state: StateDir, output: Output) -> None:
+    def __init__(
+        self,
+        *,
+        state: StateDir,
+        output: Output,
+        restart_seconds_first: float = RESTART_SECONDS_FIRST,
+    ) -> None:
         self._state = state
+        self._restart_seconds_first = restart_seconds_first
         self._output = output
         self._selector = selectors.DefaultSelector()
         self._children: list[_Child] = []
@@ -121,6 +128,8 @@ class Supervisor:
             waiting = [entry for entry in waiting if not self._is_up(*entry)]
 
     def _is_up(self, child: _Child, deadline: float) -> bool:
+        if isinstance(child.service, Service) and child.service.is_ready is None:
+            return True
         name, ended = child.name, child.popen.poll()
         if isinstance(child.service, Task) and ended == 0:
             self._forget(child)
@@ -130,9 +139,8 @@ class Supervisor:
             raise EngineProblem(f"{name} ended with code {ended} while it was starting.")
         if clock.monotonic_seconds() > deadline:
             raise EngineProblem(f"{name} did not become ready in time.")
-        if isinstance(child.service, Task):
-            return False
-        return child.service.is_ready is None or child.service.is_ready()
+        ready = child.service.is_ready if isinstance(child.service, Service) else None
+        return ready is not None and ready()
 
     def _spawn(self, service: Service | Task) -> "subprocess.Popen[bytes]":
         recipe = service.recipe
@@ -147,7 +155,8 @@ class Supervisor:
 
     def _watch(self) -> None:
         while not self._stops_asked:
-            self._pump(IDLE_SECONDS)
+            is_waiting = any(child.restart_at is not None for child in self._children)
+            self._pump(TICK_SECONDS if is_waiting else IDLE_SECONDS)
             for child in self._children:
                 if child.restart_at is not None:
                     self._restart_if_due(child)
@@ -164,7 +173,7 @@ class Supervisor:
         if len(child.deaths) >= DEATHS_MAX:
             self._drain()
             raise EngineProblem(f"{child.name} died {DEATHS_MAX} times in a minute; giving up.")
-        delay = RESTART_SECONDS_FIRST * 2 ** (len(child.deaths) - 1)
+        delay = self._restart_seconds_first * 2 ** (len(child.deaths) - 1)
         child.restart_at = now + min(delay, RESTART_SECONDS_MAX)
         self._output.say(f"{child.name} ended with code {code}; it starts again in {delay:g} s.")
 

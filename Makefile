@@ -1,0 +1,71 @@
+# What this project can do. `make up` and `make test` set up everything they need.
+.DEFAULT_GOAL := help
+SHELL := bash -eu -o pipefail
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := manage.py platform accounts billing proxy tests bench
+export PYTHONPATH := platform:.
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+# Checks of the code need no servers and no secrets of their own.
+LINT_ENVIRONMENT := SECRET_KEY=only-for-reading-the-code-0123456789 DATABASE_URL= STATE_DIR=/nonexistent
+
+.PHONY: help up test check lint format lock bench storm test-clients clean
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: $(VENV)/ready ## Run Turnpike on this machine, servers included
+	@$(BIN)/python manage.py up $(ARGS)
+
+test: $(VENV)/ready-dev ## Run every test; T=path narrows them
+	$(BIN)/python -m pytest $(T)
+
+check: lint test ## What CI runs
+
+lint: $(VENV)/ready-dev ## Everything that reads the code without running it
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(LINT_ENVIRONMENT) $(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run --skip-checks
+	POSTGRES_PASSWORD=x POSTGRES_OWNER_PASSWORD=x POSTGRES_APP_PASSWORD=x SECRET_KEY=x KEY_PEPPERS=x MASTER_KEYS=x METRICS_TOKEN=x PUBLIC_BASE_URL=https://example.com \
+		$(BIN)/docker-compose -f docker-compose.yml config --quiet
+
+format: $(VENV)/ready-dev ## Put the code into shape
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+lock: $(VENV)/ready-dev ## Write requirements*.txt anew from platform/lock
+	@for name in requirements requirements-embedded requirements-dev; do \
+		$(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --no-header \
+			--no-emit-index-url platform/lock/$$name.in -o $$name.txt; \
+	done
+
+bench: $(VENV)/ready-dev ## Compare the data plane's cost with nginx's; ARGS=--json for programs
+	$(BIN)/python -m bench $(ARGS)
+
+storm: $(VENV)/ready-dev ## The long seeded fault storm; SEED= and SECONDS= choose one
+	STORM_SECONDS=$(or $(STORM_SECONDS),300) $(BIN)/python -m pytest tests/e2e/test_storm.py -n 0 --timeout=1800 -s $(ARGS)
+
+test-clients: $(VENV)/ready-dev ## Other people's clients, in environments of their own
+	$(BIN)/python -m pytest tests/clients -n 0 --timeout=900 $(ARGS)
+
+clean: ## Remove what was built; var/ with its data stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov *.egg-info
+
+# Installed wheels only, each with its hash; a change of a lock installs anew.
+$(VENV)/ready: requirements.txt requirements-embedded.txt
+	rm -rf $(VENV)/ready $(VENV)/ready-dev
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes --only-binary :all: -r requirements.txt -r requirements-embedded.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/ready-dev: $(VENV)/ready requirements-dev.txt
+	$(BIN)/pip install --quiet --require-hashes --only-binary :all: -r requirements-dev.txt
+	touch $@
