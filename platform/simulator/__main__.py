@@ -6,6 +6,8 @@ import asyncio
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from simulator.exchange import ABORT
+
 
 class EagerProtocol(HttpToolsProtocol):
     """Counts a chunk as gone only when the system has all of it: the buffer's mark is zero."""
@@ -13,6 +15,11 @@ class EagerProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
         self.transport.set_write_buffer_limits(high=0)
+
+    def on_message_begin(self) -> None:
+        """Give the app a way to hang up, which ASGI has not."""
+        super().on_message_begin()
+        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from simulator.batches import BatchStore
 from simulator.catalogue import get_model, list_models
 from simulator.chat import create_chat_completion
-from simulator.exchange import CutShort, Exchange, Receive, Scope, Send
+from simulator.exchange import Exchange, Receive, Scope, Send
 from simulator.faults import HEADER, parse_faults
 from simulator.messages import Silence, count_tokens, create_message, unserved
 from simulator.oracle import reset, show_billed, show_usage_report
@@ -23,6 +23,10 @@ Endpoint = Callable[[State, Exchange], Awaitable[None]]
 
 CHAT_PATH = "/v1/chat/completions"
 _BATCHES = "/v1/messages/batches"
+
+
+class Gone(Exception):
+    """The connection was closed; there is nobody to answer."""
 
 
 class Simulator:
@@ -56,6 +60,8 @@ class Simulator:
             await self._answer(exchange)
         except Refusal as refusal:
             await _refuse(exchange, refusal)
+        except Gone:
+            return
         except Silence:
             await exchange.wait_for_leave()
         finally:
@@ -104,7 +110,8 @@ async def _misbehave(exchange: Exchange) -> None:
         await asyncio.sleep(faults.delay_ms / 1_000)
     if faults.drop:
         await exchange.body()
-        raise CutShort
+        await exchange.abort()
+        raise Gone
     if faults.hang:
         await exchange.body()
         raise Silence

@@ -22,6 +22,8 @@ STREAM_HEADERS: Headers = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
 )
+# Under `python -m simulator` the scope has an extension of this name.
+ABORT = "simulator.abort"
 _NOTHING: Message = {"type": "http.response.body", "body": b"", "more_body": True}
 
 
@@ -130,6 +132,14 @@ class Exchange:
     async def end(self) -> None:
         """End a stream as it should end."""
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def abort(self) -> None:
+        """Close the connection without a byte; where the server cannot, break off the answer."""
+        extension = self.scope.get("extensions", {}).get(ABORT)
+        if extension is None:
+            raise CutShort
+        extension["abort"]()
+        await self.wait_for_leave()
 
     async def wait_for_leave(self) -> None:
         """Keep silent until the client hangs up."""

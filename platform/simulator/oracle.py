@@ -1,7 +1,7 @@
 """What tests ask the simulator about itself: what it billed, and what it claims to have billed."""
 
 from simulator.exchange import Exchange
-from simulator.record import parse_since
+from simulator.record import parse_since_us
 from simulator.state import State
 from simulator.wire import Refusal, encode
 
@@ -11,10 +11,10 @@ _BUCKET_SECONDS = {"1m": 60, "1h": 3_600, "1d": 86_400}
 async def show_billed(state: State, exchange: Exchange) -> None:
     """GET /_billed: every billed attempt, oldest first; `?since=` leaves older ones out."""
     try:
-        since_seconds = parse_since(exchange.query.get("since", "0"))
+        since_us = parse_since_us(exchange.query.get("since", "0"))
     except ValueError as error:
         raise Refusal(f"since: {error}") from error
-    await exchange.reply(encode(state.record.rows(since_seconds=since_seconds)))
+    await exchange.reply(encode(state.record.rows(since_us=since_us)))
 
 
 async def reset(state: State, exchange: Exchange) -> None:

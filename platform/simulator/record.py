@@ -23,7 +23,7 @@ class Row:
     """One billed attempt. `usage` holds everything but the output, which grows."""
 
     __slots__ = (
-        "at_seconds",
+        "at_us",
         "is_complete",
         "is_stream",
         "model",
@@ -53,7 +53,7 @@ class Row:
         self.output_tokens_least = int(usage.get("output_tokens", 0)) if is_stream else 0
         self.is_stream = is_stream
         self.is_complete = not is_stream
-        self.at_seconds = now_seconds()
+        self.at_us = int(now_seconds() * 1_000_000)
 
     @property
     def output_tokens(self) -> int:
@@ -67,7 +67,7 @@ class Row:
             "turnpike_request_id": self.turnpike_request_id,
             "model": self.model,
             "usage": {**self.usage, "output_tokens": self.output_tokens},
-            "at": timestamp(self.at_seconds),
+            "at": timestamp(self.at_us / 1_000_000),
             "stream": self.is_stream,
             "complete": self.is_complete,
         }
@@ -88,15 +88,15 @@ class Record:
         """Forget everything."""
         self._rows.clear()
 
-    def rows(self, *, since_seconds: float = 0.0) -> list[Json]:
+    def rows(self, *, since_us: int = 0) -> list[Json]:
         """The rows billed after an instant."""
-        return [row.as_json() for row in self._rows if row.at_seconds > since_seconds]
+        return [row.as_json() for row in self._rows if row.at_us > since_us]
 
     def usage_report(self, *, bucket_seconds: int, is_wrong: bool = False) -> list[Json]:
         """Usage by bucket and model, in the shape of the Admin API; wrong on demand."""
         totals: dict[tuple[int, str], dict[str, int]] = {}
         for row in self._rows:
-            bucket = int(row.at_seconds) // bucket_seconds * bucket_seconds
+            bucket = row.at_us // 1_000_000 // bucket_seconds * bucket_seconds
             sums = totals.setdefault((bucket, row.model), dict.fromkeys(_REPORT_COLUMNS, 0))
             for column, amount in _report_amounts(row).items():
                 sums[column] += amount * (2 if is_wrong else 1)
@@ -147,9 +147,9 @@ def _second(at_seconds: int) -> str:
     return timestamp(at_seconds)[:19] + "Z"
 
 
-def parse_since(text: str) -> float:
-    """Seconds since 1970, or an RFC 3339 instant. Raises ValueError for anything else."""
+def parse_since_us(text: str) -> int:
+    """Microseconds since 1970, from seconds or RFC 3339. Raises ValueError for anything else."""
     try:
-        return float(text)
+        return round(float(text) * 1_000_000)
     except ValueError:
-        return datetime.fromisoformat(text).timestamp()
+        return round(datetime.fromisoformat(text).timestamp() * 1_000_000)

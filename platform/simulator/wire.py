@@ -3,12 +3,13 @@
 import itertools
 import secrets
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
 ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 VERSION_2023 = "2023-06-01"
 VERSION_2026 = "2026-10-21"
 VERSIONS = frozenset({VERSION_2023, VERSION_2026})
@@ -113,4 +114,6 @@ def now_seconds() -> float:
 
 def timestamp(at_seconds: float) -> str:
     """RFC 3339 in UTC, with microseconds."""
-    return datetime.fromtimestamp(at_seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return (EPOCH + timedelta(microseconds=round(at_seconds * 1_000_000))).strftime(
+        "%Y-%m-%dT%H:%M:%S.%fZ"
+    )
