@@ -126,7 +126,7 @@ class UpstreamClient:
     async def send(
         self,
         target: Target,
-        method: str,
+        method: bytes,
         path: bytes,
         headers: Headers,
         body: bytes | list[bytes],
@@ -249,13 +249,15 @@ async def _exchange(
     return UpstreamResponse(connection, exchange, is_reused=is_reused)
 
 
-def _head_of(target: Target, method: str, path: bytes, headers: Headers, body_bytes: int) -> bytes:
+def _head_of(
+    target: Target, method: bytes, path: bytes, headers: Headers, body_bytes: int
+) -> bytes:
     # An answer to HEAD has a length and no body, which the parser cannot know.
-    assert method != "HEAD"
+    assert method != b"HEAD"
     lines = [
-        b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (method.encode(), path, target.host_header),
+        b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (method, path, target.host_header),
         *[b"%b: %b\r\n" % header for header in headers],
-        b"content-length: %d\r\n\r\n" % body_bytes if body_bytes or method != "GET" else b"\r\n",
+        b"content-length: %d\r\n\r\n" % body_bytes if body_bytes or method != b"GET" else b"\r\n",
     ]
     head = b"".join(lines)
     # Whatever got into a value, it must not become a header or a request of its own.

@@ -1,0 +1,311 @@
+"""Counters and histograms, all named here.
+
+On the hot path a metric is a number in a list. Each worker writes its numbers to a file of its own
+every second, and whoever is asked adds up the files: a scrape reaches one worker and sees all.
+"""
+
+import fcntl
+import json
+import logging
+import os
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 1.0
+# A metric that grows beyond this has a label that was not meant to be one.
+LABEL_SETS_MAX = 1_000
+OTHER = "other"
+
+FAST_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+ANSWER_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+
+Values = dict[tuple[str, ...], list[float]]
+COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
+
+
+class Series:
+    """One row of a metric, for fixed label values. Keep it where it is used often."""
+
+    __slots__ = ("_bounds", "_numbers")
+
+    def __init__(self, numbers: list[float], bounds: Sequence[float]) -> None:
+        self._numbers = numbers
+        self._bounds = bounds
+
+    def inc(self, amount: float = 1) -> None:
+        """Count something."""
+        self._numbers[0] += amount
+
+    def dec(self, amount: float = 1) -> None:
+        """Take something back from a gauge."""
+        self._numbers[0] -= amount
+
+    def set(self, value: float) -> None:
+        """Set a gauge."""
+        self._numbers[0] = value
+
+    def observe(self, value: float) -> None:
+        """Put a value into its bucket: the sum stands first, then the buckets, +Inf last."""
+        numbers = self._numbers
+        numbers[0] += value
+        numbers[1 + bisect_left(self._bounds, value)] += 1
+
+
+class Metric:
+    """A named family of series. Without labels, it is its own only series."""
+
+    def __init__(
+        self, kind: str, name: str, help_text: str, labels: Sequence[str], bounds: Sequence[float]
+    ) -> None:
+        self.kind = kind
+        self.name = name
+        self.help_text = help_text
+        self.label_names = tuple(labels)
+        self.bounds = tuple(bounds)
+        self.values: Values = {}
+        self._series: dict[tuple[str, ...], Series] = {}
+        self._alone = None if labels else self.labels()
+
+    def labels(self, *values: str) -> Series:
+        """The series for these label values, in the order of the names."""
+        series = self._series.get(values)
+        if series is not None:
+            return series
+        assert len(values) == len(self.label_names)
+        if len(self._series) >= LABEL_SETS_MAX:
+            values = (OTHER,) * len(values)
+            if values in self._series:
+                return self._series[values]
+        numbers = self.values.setdefault(values, [0.0] * self.width)
+        series = self._series[values] = Series(numbers, self.bounds)
+        return series
+
+    @property
+    def width(self) -> int:
+        """How many numbers a series has."""
+        return len(self.bounds) + 2 if self.kind == HISTOGRAM else 1
+
+    @property
+    def value(self) -> float:
+        """The number of a metric without labels (the sum, for a histogram)."""
+        return self.values[()][0]
+
+    def inc(self, amount: float = 1) -> None:
+        """Count something."""
+        self._only().inc(amount)
+
+    def dec(self, amount: float = 1) -> None:
+        """Take something back from a gauge."""
+        self._only().dec(amount)
+
+    def set(self, value: float) -> None:
+        """Set a gauge."""
+        self._only().set(value)
+
+    def observe(self, value: float) -> None:
+        """Put a value into its bucket."""
+        self._only().observe(value)
+
+    def _only(self) -> Series:
+        assert self._alone is not None, f"{self.name} has labels"
+        return self._alone
+
+
+class Metrics:
+    """Every metric of the data plane. No label ever holds an id of a tenant, key or request."""
+
+    def __init__(self) -> None:
+        self.all: list[Metric] = []
+        counter, gauge, seconds = self._counter, self._gauge, self._histogram
+        self.requests = counter("requests", "Requests answered", "path", "status")
+        self.request_seconds = seconds("request_seconds", "Whole requests", ANSWER_SECONDS, "path")
+        self.first_byte_seconds = seconds(
+            "first_byte_seconds", "From the request to the upstream's first byte", ANSWER_SECONDS
+        )
+        self.own_seconds = seconds(
+            "own_seconds", "From the request to its leaving for the upstream", FAST_SECONDS
+        )
+        self.requests_open = gauge("requests_open", "Requests being served")
+        self.streams_open = gauge("streams_open", "Streams being relayed")
+        self.refusals = counter("refusals", "Requests refused by us", "reason")
+        self.tokens = counter("tokens", "Tokens metered", "model", "kind")
+        self.usage_flags = counter("usage_flags", "Odd usage reported by upstreams", "flag")
+        self.waived_micro = counter("waived_micro", "Cost above the hold, borne by the operator")
+        self.admit_seconds = seconds("admit_seconds", "Admission scripts", FAST_SECONDS)
+        self.policy_retries = counter("policy_retries", "Admissions repeated for a newer policy")
+        self.fallback_admissions = counter(
+            "fallback_admissions", "Admissions decided without Redis", "outcome"
+        )
+        self.upstream_attempts = counter(
+            "upstream_attempts", "Attempts at upstreams", "upstream", "outcome"
+        )
+        self.upstream_errors = counter(
+            "upstream_errors", "Error answers of upstreams", "upstream", "status"
+        )
+        self.upstream_connections = gauge("upstream_connections", "Open upstream connections")
+        self.redis_connects = counter("redis_connects", "Connections made to Redis")
+        self.redis_away = counter("redis_away", "Calls that Redis did not serve", "call")
+        self.settle_seconds = seconds("settle_seconds", "Settle scripts", FAST_SECONDS)
+        self.settle_errors = counter("settle_errors", "Settlements put off")
+        self.events = counter("events", "Usage events written", "status")
+        self.events_resent = counter("events_resent", "Usage events sent again")
+        self.events_unconfirmed = gauge("events_unconfirmed", "Usage events not yet posted")
+        self.beats = counter("beats", "Beats of running requests", "outcome")
+        self.journal_bytes = counter("journal_bytes", "Bytes written to the journal")
+        self.journal_sync_seconds = seconds(
+            "journal_sync_seconds", "Journal syncs to disk", FAST_SECONDS
+        )
+        self.journal_errors = counter("journal_errors", "Journal writes that failed")
+        self.recovered = counter("recovered", "Requests of dead workers settled", "how")
+
+    def _add(
+        self, kind: str, name: str, help_text: str, labels: tuple[str, ...], bounds: Sequence[float]
+    ) -> Metric:
+        metric = Metric(kind, f"turnpike_{name}", help_text, labels, bounds)
+        self.all.append(metric)
+        return metric
+
+    def _counter(self, name: str, help_text: str, *labels: str) -> Metric:
+        return self._add(COUNTER, f"{name}_total", help_text, labels, ())
+
+    def _gauge(self, name: str, help_text: str, *labels: str) -> Metric:
+        return self._add(GAUGE, name, help_text, labels, ())
+
+    def _histogram(
+        self, name: str, help_text: str, bounds: Sequence[float], *labels: str
+    ) -> Metric:
+        return self._add(HISTOGRAM, name, help_text, labels, bounds)
+
+    def render(self) -> bytes:
+        """This worker's metrics as Prometheus text."""
+        return render_text(self.all, {metric.name: metric.values for metric in self.all})
+
+
+class SharedMetrics:
+    """The metrics of all workers, by way of one file for each in a directory.
+
+    Counters of workers that are gone are kept: their files are added to one and removed.
+    """
+
+    def __init__(self, metrics: Metrics, directory: Path) -> None:
+        self._metrics = metrics
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self._path = directory / f"{os.getpid()}.json"
+
+    def flush(self) -> None:
+        """Write this worker's numbers. Cheap; call it every FLUSH_SECONDS and at the end."""
+        rows = {
+            metric.name: [[list(labels), numbers] for labels, numbers in metric.values.items()]
+            for metric in self._metrics.all
+        }
+        self._write(self._path, rows)
+
+    def render(self) -> bytes:
+        """All workers' metrics as Prometheus text, this one's up to the moment."""
+        self.flush()
+        totals: dict[str, Values] = {}
+        with (self._directory / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            gone: dict[str, Values] = {}
+            ended = [path for path in self._files() if not _is_alive(path.stem)]
+            for path in (self._directory / "ended.json", *ended):
+                self._add_file(path, gone, has_gauges=False)
+            if ended:
+                self._write(self._directory / "ended.json", _rows_of(gone))
+            for path in ended:
+                path.unlink(missing_ok=True)
+            for path in self._files():
+                self._add_file(path, totals, has_gauges=True)
+        for name, values in gone.items():
+            _add_values(totals.setdefault(name, {}), values)
+        return render_text(self._metrics.all, totals)
+
+    def _files(self) -> list[Path]:
+        return sorted(path for path in self._directory.glob("*.json") if path.stem.isdecimal())
+
+    def _write(self, path: Path, rows: dict[str, Any]) -> None:
+        # Written beside and moved, so that nobody reads half a file.
+        draft = path.with_suffix(f".{os.getpid()}.draft")
+        draft.write_text(json.dumps(rows))
+        draft.replace(path)
+
+    def _add_file(self, path: Path, totals: dict[str, Values], *, has_gauges: bool) -> None:
+        try:
+            rows = json.loads(path.read_text())
+        except (OSError, ValueError):
+            return
+        for metric in self._metrics.all:
+            if metric.kind == GAUGE and not has_gauges:
+                continue
+            values = {
+                tuple(labels): numbers
+                for labels, numbers in rows.get(metric.name, ())
+                # Another release may have had other labels or buckets.
+                if len(labels) == len(metric.label_names) and len(numbers) == metric.width
+            }
+            _add_values(totals.setdefault(metric.name, {}), values)
+
+
+def render_text(metrics: Sequence[Metric], values: dict[str, Values]) -> bytes:
+    """Prometheus' text format, version 0.0.4."""
+    lines: list[str] = []
+    for metric in metrics:
+        lines.append(f"# HELP {metric.name} {metric.help_text}.")
+        lines.append(f"# TYPE {metric.name} {metric.kind}")
+        for labels, numbers in sorted(values.get(metric.name, {}).items()):
+            lines.extend(_lines_of(metric, labels, numbers))
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _lines_of(metric: Metric, labels: tuple[str, ...], numbers: list[float]) -> Iterator[str]:
+    pairs = [f'{name}="{_escaped(v)}"' for name, v in zip(metric.label_names, labels, strict=True)]
+    if metric.kind != HISTOGRAM:
+        yield f"{metric.name}{_braces(pairs)} {_number(numbers[0])}"
+        return
+    total = 0.0
+    for bound, count in zip((*map(str, metric.bounds), "+Inf"), numbers[1:], strict=True):
+        total += count
+        yield f"{metric.name}_bucket{_braces([*pairs, f'le="{bound}"'])} {_number(total)}"
+    yield f"{metric.name}_sum{_braces(pairs)} {_number(numbers[0])}"
+    yield f"{metric.name}_count{_braces(pairs)} {_number(total)}"
+
+
+def _braces(pairs: list[str]) -> str:
+    return "{" + ",".join(pairs) + "}" if pairs else ""
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+def _add_values(total: Values, values: Values) -> None:
+    for labels, numbers in values.items():
+        known = total.setdefault(labels, [0.0] * len(numbers))
+        for index, number in enumerate(numbers):
+            known[index] += number
+
+
+def _rows_of(totals: dict[str, Values]) -> dict[str, Any]:
+    return {name: [[list(k), v] for k, v in values.items()] for name, values in totals.items()}
+
+
+def _is_alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+METRICS = Metrics()
