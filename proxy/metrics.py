@@ -6,14 +6,14 @@ every second, and whoever is asked adds up the files: a scrape reaches one worke
 
 import fcntl
 import json
-import logging
 import os
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-logger = logging.getLogger(__name__)
+from turnpike.contracts.usage import UsageEvent
 
 FLUSH_SECONDS = 1.0
 # A metric that grows beyond this has a label that was not meant to be one.
@@ -22,6 +22,13 @@ OTHER = "other"
 
 FAST_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 ANSWER_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+
+TOKEN_FIELDS = (
+    "input_tokens",
+    "output_tokens",
+    "cache_creation_input_tokens",
+    "cache_read_input_tokens",
+)
 
 Values = dict[tuple[str, ...], list[float]]
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
@@ -131,8 +138,10 @@ class Metrics:
         )
         self.requests_open = gauge("requests_open", "Requests being served")
         self.streams_open = gauge("streams_open", "Streams being relayed")
+        self.cut_streams = counter("cut_streams", "Streams that ended before their message did")
         self.refusals = counter("refusals", "Requests refused by us", "reason")
-        self.tokens = counter("tokens", "Tokens metered", "model", "kind")
+        self.events = counter("events", "Usage events written", "status")
+        self.tokens = counter("tokens", "Tokens of usage events", "model", "kind")
         self.usage_flags = counter("usage_flags", "Odd usage reported by upstreams", "flag")
         self.waived_micro = counter("waived_micro", "Cost above the hold, borne by the operator")
         self.admit_seconds = seconds("admit_seconds", "Admission scripts", FAST_SECONDS)
@@ -140,27 +149,42 @@ class Metrics:
         self.fallback_admissions = counter(
             "fallback_admissions", "Admissions decided without Redis", "outcome"
         )
-        self.upstream_attempts = counter(
-            "upstream_attempts", "Attempts at upstreams", "upstream", "outcome"
-        )
+        self.retries = counter("upstream_retries", "Attempts after a first one that failed")
         self.upstream_errors = counter(
             "upstream_errors", "Error answers of upstreams", "upstream", "status"
         )
         self.upstream_connections = gauge("upstream_connections", "Open upstream connections")
         self.redis_connects = counter("redis_connects", "Connections made to Redis")
         self.redis_away = counter("redis_away", "Calls that Redis did not serve", "call")
+        self.beat_errors = counter("beat_errors", "Beats that Redis did not take")
         self.settle_seconds = seconds("settle_seconds", "Settle scripts", FAST_SECONDS)
         self.settle_errors = counter("settle_errors", "Settlements put off")
-        self.events = counter("events", "Usage events written", "status")
         self.events_resent = counter("events_resent", "Usage events sent again")
         self.events_unconfirmed = gauge("events_unconfirmed", "Usage events not yet posted")
-        self.beats = counter("beats", "Beats of running requests", "outcome")
         self.journal_bytes = counter("journal_bytes", "Bytes written to the journal")
         self.journal_sync_seconds = seconds(
             "journal_sync_seconds", "Journal syncs to disk", FAST_SECONDS
         )
-        self.journal_errors = counter("journal_errors", "Journal writes that failed")
-        self.recovered = counter("recovered", "Requests of dead workers settled", "how")
+        self.journal_errors = counter("journal_errors", "Journal writes or reads that failed")
+        self.adopted_journals = counter("adopted_journals", "Journals of dead workers taken over")
+        self.reaped = counter("reaped", "Requests settled after their lease had ended")
+
+    def note_flags(self, flags: Iterable[str]) -> None:
+        """Count what was odd about an answer's usage."""
+        for flag in flags:
+            self.usage_flags.labels(flag).inc()
+
+    def note_end(self, event: UsageEvent) -> None:
+        """Count a request's end and its tokens, the top-level counters as the upstream gave them."""
+        self.events.labels(event.status).inc()
+        for name in TOKEN_FIELDS:
+            count = event.usage.get(name)
+            if isinstance(count, int) and count > 0:
+                self.tokens.labels(event.model, name).inc(count)
+
+    def render(self) -> bytes:
+        """This worker's metrics as Prometheus text."""
+        return render_text(self.all, {metric.name: metric.values for metric in self.all})
 
     def _add(
         self, kind: str, name: str, help_text: str, labels: tuple[str, ...], bounds: Sequence[float]
@@ -180,10 +204,6 @@ class Metrics:
     ) -> Metric:
         return self._add(HISTOGRAM, name, help_text, labels, bounds)
 
-    def render(self) -> bytes:
-        """This worker's metrics as Prometheus text."""
-        return render_text(self.all, {metric.name: metric.values for metric in self.all})
-
 
 class SharedMetrics:
     """The metrics of all workers, by way of one file for each in a directory.
@@ -196,6 +216,10 @@ class SharedMetrics:
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self._path = directory / f"{os.getpid()}.json"
+        self._ended_path = directory / "ended.json"
+        # A file of our number is that of a process before us: in a container, numbers come again.
+        with self._locked():
+            self._fold([self._path])
 
     def flush(self) -> None:
         """Write this worker's numbers. Cheap; call it every FLUSH_SECONDS and at the end."""
@@ -209,21 +233,30 @@ class SharedMetrics:
         """All workers' metrics as Prometheus text, this one's up to the moment."""
         self.flush()
         totals: dict[str, Values] = {}
-        with (self._directory / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            gone: dict[str, Values] = {}
-            ended = [path for path in self._files() if not _is_alive(path.stem)]
-            for path in (self._directory / "ended.json", *ended):
-                self._add_file(path, gone, has_gauges=False)
-            if ended:
-                self._write(self._directory / "ended.json", _rows_of(gone))
-            for path in ended:
-                path.unlink(missing_ok=True)
+        with self._locked():
+            self._fold([path for path in self._files() if not _is_alive(path.stem)])
+            self._add_file(self._ended_path, totals, has_gauges=False)
             for path in self._files():
                 self._add_file(path, totals, has_gauges=True)
-        for name, values in gone.items():
-            _add_values(totals.setdefault(name, {}), values)
         return render_text(self._metrics.all, totals)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self._directory / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _fold(self, ended: Sequence[Path]) -> None:
+        """Add the counters of workers that are gone to one file."""
+        totals: dict[str, Values] = {}
+        paths = [path for path in ended if path.exists()]
+        if not paths:
+            return
+        for path in (self._ended_path, *paths):
+            self._add_file(path, totals, has_gauges=False)
+        self._write(self._ended_path, _rows_of(totals))
+        for path in paths:
+            path.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:
         return sorted(path for path in self._directory.glob("*.json") if path.stem.isdecimal())
@@ -268,9 +301,10 @@ def _lines_of(metric: Metric, labels: tuple[str, ...], numbers: list[float]) -> 
         yield f"{metric.name}{_braces(pairs)} {_number(numbers[0])}"
         return
     total = 0.0
-    for bound, count in zip((*map(str, metric.bounds), "+Inf"), numbers[1:], strict=True):
+    bounds = [f'le="{bound}"' for bound in (*metric.bounds, "+Inf")]
+    for bound, count in zip(bounds, numbers[1:], strict=True):
         total += count
-        yield f"{metric.name}_bucket{_braces([*pairs, f'le="{bound}"'])} {_number(total)}"
+        yield f"{metric.name}_bucket{_braces([*pairs, bound])} {_number(total)}"
     yield f"{metric.name}_sum{_braces(pairs)} {_number(numbers[0])}"
     yield f"{metric.name}_count{_braces(pairs)} {_number(total)}"
 

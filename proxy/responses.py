@@ -1,4 +1,4 @@
-"""Errors in the shape of the API being spoken, whole answers in two sends, and header allowlists."""
+"""Errors in the shape of the API being spoken, answers in two sends, and header allowlists."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -160,9 +160,8 @@ def upstream_request_headers(
     kept: Headers = []
     named = b""
     for name, value in fields:
-        if name in _REQUEST_HEADERS:
-            kept.append((name, value))
-        elif name.startswith(b"anthropic-") and name not in _DENIED_REQUEST_HEADERS:
+        is_open = name.startswith(b"anthropic-") and name not in _DENIED_REQUEST_HEADERS
+        if is_open or name in _REQUEST_HEADERS:
             kept.append((name, value))
         elif name == b"connection":
             named += b"," + value
