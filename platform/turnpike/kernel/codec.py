@@ -57,7 +57,7 @@ def _build(kind: Any, value: Any) -> Any:
         return [_build(arguments[0], item) for item in _expect(list, value)]
     if origin in (dict, Mapping):
         return {key: _build(arguments[1], item) for key, item in _expect(dict, value).items()}
-    if isinstance(kind, type) and kind is not object:
+    if isinstance(kind, type) and kind not in (object, Any):
         return _expect(kind, value)
     return value
 
