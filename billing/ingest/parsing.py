@@ -7,9 +7,10 @@ surrogates, times that lie in a month which has a partition.
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
 from uuid import UUID
 
+from billing.services.rollups import ID_SLACK
+from billing.services.usage import Incoming
 from turnpike.contracts.rating import BASIS_POINTS, COUNT_MAX
 from turnpike.contracts.usage import STATUS_OF_RANK, UsageEvent
 from turnpike.kernel import clock, ids
@@ -26,6 +27,7 @@ HOLD_MICRO_MAX = 2**53
 HTTP_STATUS_MAX = 999
 OLDEST_US = 1_577_836_800_000_000  # 2020-01-01: no gateway of ours ran before
 AHEAD_US_MAX = 86_400 * 1_000_000
+ID_SLACK_US = int(ID_SLACK.total_seconds()) * 1_000_000
 UUID_VERSION = 7
 TEXT_FIELDS = (
     "model",
@@ -42,30 +44,19 @@ class Unreadable(ValueError):
     """The body is no usage event; it will not become one by waiting."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parsed:
-    """A usage event as it came, and as it will be stored."""
-
-    event: UsageEvent
-    request: UUID
-    fingerprint: bytes
-    body: bytes
-    raw_usage: str
-
-
 def fingerprint_of(body: bytes) -> bytes:
     """What tells two bodies apart."""
     return hashlib.sha256(body).digest()
 
 
-def parse_event(body: bytes) -> Parsed:
+def parse_event(body: bytes, *, stream: str = "", stream_id: str = "") -> Incoming:
     """Read one stream entry. Raises Unreadable with the reason."""
     if len(body) > BODY_BYTES_MAX:
         raise Unreadable(f"{len(body)} bytes are more than {BODY_BYTES_MAX}.")
     try:
         event = from_json(UsageEvent, body)
-        raw_usage = json.dumps(event.usage, allow_nan=False, separators=(",", ":"))
-        json.dumps([attempt.usage for attempt in event.attempts], allow_nan=False)
+        usages = [event.usage, *(attempt.usage for attempt in event.attempts)]
+        json.dumps(usages, allow_nan=False)
         text = to_json(event)
         text.encode()
     except (ValueError, RecursionError) as error:
@@ -74,12 +65,16 @@ def parse_event(body: bytes) -> Parsed:
     _require(r"\u0000" not in text, "a text holds a NUL character")
     _check_numbers(event)
     _check_texts(event)
-    return Parsed(
+    request = _request_id(event.rid)
+    is_near = abs(ids.uuid7_ms(request) * 1_000 - event.started_at_us) <= ID_SLACK_US
+    _require(is_near, "rid and started_at_us are of different times")
+    return Incoming(
         event=_with_finish_after_start(event),
-        request=_request_id(event.rid),
+        request=request,
         fingerprint=fingerprint_of(body),
         body=body,
-        raw_usage=raw_usage,
+        stream=stream,
+        stream_id=stream_id,
     )
 
 

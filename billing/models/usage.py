@@ -108,7 +108,7 @@ class UpstreamAttempt(models.Model):
 
 
 class UsageRollup(UsageNumbers):
-    """Sums over a quarter of an hour (UTC) by when requests started; hours and days are its sums."""
+    """Sums over a quarter of an hour (UTC) of requests' starts; hours and days are its sums."""
 
     pk = models.CompositePrimaryKey(
         "tenant_id", "bucket_at", "workspace_id", "api_key_id", "model", "tier", "context_window"
@@ -130,7 +130,7 @@ class UsageRollup(UsageNumbers):
 
 
 class SpendCounter(models.Model):
-    """What a scope (`t`, `w<n>`, `k<n>`) was charged in one UTC day or month; budgets compare it."""
+    """What a scope (`t`, `w<n>`, `k<n>`) was charged in a UTC day or month; budgets compare it."""
 
     pk = models.CompositePrimaryKey("tenant_id", "period", "scope")
     tenant_id = models.BigIntegerField()

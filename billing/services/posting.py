@@ -1,7 +1,8 @@
 """publish_wallet: tells Redis what PostgreSQL has posted.
 
-Every posting that touches a wallet is followed by a publish after its commit; the periodic refresh
-repairs what was missed. Values carry the wallet row's version, so publishes may overtake each other.
+Every posting that touches a wallet is followed by a publish after its commit; the periodic
+refresh repairs what was missed. Values carry the wallet row's version, so publishes may overtake
+one another.
 """
 
 import json
@@ -64,7 +65,9 @@ def find_wallet_values(*, tenant: int) -> WalletValues:
         version=version,
         posted_micro=money.micros_down(balance),
         limit_micro=money.micros_down(limit),
-        spent_micro={name: money.micros_up(nanos) for name, nanos in (spent or {}).items()},
+        spent_micro={
+            name: money.micros_up(nanos) for name, nanos in json.loads(spent or "{}").items()
+        },
     )
 
 

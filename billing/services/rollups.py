@@ -1,8 +1,8 @@
 """Rollups and spend counters: sums of events, kept with them and rebuilt from them alone.
 
-A rollup counts a request once, under its newest revision's words (model, tier, context window), with
-the sum of all its revisions' numbers. A counter sums what a tenant, workspace and key was charged in
-one UTC day and month of when requests started.
+A rollup counts a request once, under its newest revision's words (model, tier, context window),
+with the sum of all its revisions' numbers. A counter sums what a tenant, workspace and key was
+charged in one UTC day and month of when requests started.
 """
 
 import json
@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from django.db import connection
 
 from billing.services.charging import NUMBER_COLUMNS
+from billing.services.periods import month_of
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import ids
 
@@ -129,7 +130,7 @@ def add_to_counters(spendings: Iterable[Spending]) -> None:
 def rebuild_rollups(*, since: datetime, until: datetime) -> int:
     """Make the rollups of a span anew from events; returns how many rows it has now.
 
-    Both ends are cut to quarters of an hour. Ingest waits meanwhile, so that it adds to the new rows.
+    Both ends are cut to quarters of an hour. Ingest waits meanwhile, and adds to the new rows.
     """
     since, until = bucket_of(since), bucket_of(until)
     with platform_scope("rebuild rollups"), connection.cursor() as cursor:
@@ -168,11 +169,11 @@ def compare_counters(*, since: datetime, until: datetime) -> list[tuple[int, str
 
     The span is cut to whole UTC months.
     """
-    first, last = since.strftime("%Y-%m"), until.strftime("%Y-%m")
-    start = datetime.strptime(first, "%Y-%m").replace(tzinfo=UTC)
-    end = (datetime.strptime(last, "%Y-%m") + timedelta(days=32)).replace(day=1, tzinfo=UTC)
+    start, end = month_of(since), month_of(month_of(until) + timedelta(days=32))
     with platform_scope("compare counters"), connection.cursor() as cursor:
-        cursor.execute(_COMPARE_COUNTERS, [*_span(start, end), first, end.strftime("%Y-%m")])
+        cursor.execute(
+            _COMPARE_COUNTERS, [*_span(start, end), start.strftime("%Y-%m"), end.strftime("%Y-%m")]
+        )
         return cursor.fetchall()
 
 
