@@ -1,0 +1,146 @@
+"""access_*(): the only way an edge gets a tenant's row; checks the tenant and the power.
+
+What belongs to another tenant is not found. The matrix says which role has which powers; a
+management key has the powers that its scopes name.
+"""
+
+from collections.abc import Mapping
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+from accounts.models import ApiKey, AuditEvent, Invite, Member, Role, Tenant, User, Workspace
+from turnpike.control.caller import ALL_POWERS, Caller, Power
+from turnpike.control.models import PublicModel
+from turnpike.kernel.errors import NotFound, PermissionDenied
+
+_VIEWER = frozenset({Power.TENANT_READ, Power.WORKSPACES_READ, Power.USAGE_READ})
+_DEVELOPER = _VIEWER | {
+    Power.KEYS_READ,
+    Power.KEYS_WRITE,
+    Power.MEMBERS_READ,
+    Power.REQUESTS_READ,
+}
+_BILLING = _VIEWER | {Power.BILLING_READ, Power.BILLING_WRITE}
+
+ROLE_POWERS: Mapping[str, frozenset[Power]] = {
+    Role.OWNER: ALL_POWERS,
+    Role.ADMIN: ALL_POWERS - {Power.OWNERS_WRITE},
+    Role.DEVELOPER: _DEVELOPER,
+    Role.BILLING: _BILLING,
+    Role.VIEWER: _VIEWER,
+}
+
+
+def check_power(caller: Caller, power: Power) -> None:
+    """Raise PermissionDenied unless the caller has the power."""
+    if not caller.has_power(power):
+        raise PermissionDenied(f"This needs the power {power}.")
+
+
+def check_may_give(caller: Caller, powers: frozenset[Power]) -> None:
+    """Raise PermissionDenied if the caller would give powers that they do not have."""
+    missing = sorted(powers - caller.powers)
+    if missing:
+        raise PermissionDenied(f"You cannot give what you do not have: {', '.join(missing)}.")
+
+
+def check_role(caller: Caller, role: str) -> None:
+    """Raise PermissionDenied unless the caller may give or take this role."""
+    check_may_give(caller, ROLE_POWERS[role])
+    if role == Role.OWNER:
+        check_power(caller, Power.OWNERS_WRITE)
+
+
+def access_tenant(caller: Caller, *, power: Power) -> Tenant:
+    """The caller's own tenant."""
+    check_power(caller, power)
+    tenant = Tenant.objects.filter(pk=caller.tenant).first()
+    if tenant is None:
+        raise NotFound("There is no such tenant.")
+    return tenant
+
+
+def access_any_tenant(caller: Caller, tenant_id: str) -> Tenant:
+    """A tenant by its public id, for operators alone."""
+    if not caller.is_operator:
+        raise PermissionDenied("This is for operators of the platform.")
+    tenant = Tenant.objects.filter(uuid=_uuid_of(Tenant, tenant_id)).first()
+    if tenant is None:
+        raise NotFound("There is no such tenant.")
+    return tenant
+
+
+def access_workspaces(caller: Caller, *, power: Power) -> QuerySet[Workspace]:
+    """The workspaces of the caller's tenant."""
+    check_power(caller, power)
+    return Workspace.objects.filter(tenant_id=caller.tenant)
+
+
+def access_workspace(caller: Caller, workspace_id: str, *, power: Power) -> Workspace:
+    """A workspace of the caller's tenant by its public id."""
+    rows = access_workspaces(caller, power=power)
+    workspace = rows.filter(uuid=_uuid_of(Workspace, workspace_id)).first()
+    if workspace is None:
+        raise NotFound("There is no such workspace.")
+    return workspace
+
+
+def access_members(caller: Caller, *, power: Power) -> QuerySet[Member]:
+    """The members of the caller's tenant, with their users."""
+    check_power(caller, power)
+    return Member.objects.filter(tenant_id=caller.tenant).select_related("user")
+
+
+def access_member(caller: Caller, user_id: str, *, power: Power) -> Member:
+    """A member of the caller's tenant by the user's public id."""
+    rows = access_members(caller, power=power)
+    member = rows.filter(user__uuid=_uuid_of(User, user_id)).first()
+    if member is None:
+        raise NotFound("There is no such member.")
+    return member
+
+
+def access_invites(caller: Caller, *, power: Power) -> QuerySet[Invite]:
+    """The invites of the caller's tenant."""
+    check_power(caller, power)
+    return Invite.objects.filter(tenant_id=caller.tenant)
+
+
+def access_invite(caller: Caller, invite_id: str, *, power: Power) -> Invite:
+    """An invite of the caller's tenant by its public id."""
+    rows = access_invites(caller, power=power)
+    invite = rows.filter(uuid=_uuid_of(Invite, invite_id)).first()
+    if invite is None:
+        raise NotFound("There is no such invite.")
+    return invite
+
+
+def access_keys(caller: Caller, *, power: Power) -> QuerySet[ApiKey]:
+    """The keys of the caller's tenant, with what is shown beside them."""
+    check_power(caller, power)
+    rows = ApiKey.objects.filter(tenant_id=caller.tenant)
+    return rows.select_related("workspace", "created_by", "replaced_by")
+
+
+def access_key(caller: Caller, key_id: str, *, power: Power) -> ApiKey:
+    """A key of the caller's tenant; to change a management key takes a power of its own."""
+    key = access_keys(caller, power=power).filter(uuid=_uuid_of(ApiKey, key_id)).first()
+    if key is None:
+        raise NotFound("There is no such key.")
+    if power == Power.KEYS_WRITE and key.kind == ApiKey.Kind.MANAGEMENT:
+        check_power(caller, Power.MANAGEMENT_KEYS_WRITE)
+    return key
+
+
+def access_audit_events(caller: Caller, *, power: Power) -> QuerySet[AuditEvent]:
+    """The audit log of the caller's tenant."""
+    check_power(caller, power)
+    return AuditEvent.objects.filter(tenant_id=caller.tenant)
+
+
+def _uuid_of(model: type[PublicModel], text: str) -> UUID:
+    try:
+        return model.parse_public_id(text)
+    except ValueError as error:
+        raise NotFound("There is no such thing.") from error

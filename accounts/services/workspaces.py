@@ -1,0 +1,89 @@
+"""create_workspace, update_workspace, archive_workspace."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from accounts.models import ApiKey, Tenant, Workspace
+from accounts.services.audit import record_audit
+from accounts.services.policy import lock_tenant, touch_tenant
+from accounts.services.settings import LIMITED_FIELDS, apply_changes, check_changes
+from turnpike.control.caller import Caller
+from turnpike.kernel import clock
+from turnpike.kernel.errors import Conflict
+
+WORKSPACES_MAX = 100
+CHANGEABLE = frozenset({"name", *LIMITED_FIELDS})
+
+
+def create_workspace(*, caller: Caller, tenant: Tenant, settings: Mapping[str, Any]) -> Workspace:
+    """Make a workspace: `name`, and limits and budgets below the tenant's if given."""
+    checked = check_changes(settings, allowed=CHANGEABLE)
+    lock_tenant(tenant.pk)
+    in_use = Workspace.objects.filter(tenant=tenant, archived_at__isnull=True)
+    if in_use.count() >= WORKSPACES_MAX:
+        raise Conflict(f"A tenant has at most {WORKSPACES_MAX} workspaces in use.")
+    _check_name_is_free(tenant.pk, checked["name"])
+    workspace = Workspace.objects.create(tenant=tenant, **checked)
+    record_audit(
+        actor=caller,
+        tenant=tenant.pk,
+        action="workspace.created",
+        target=workspace.public_id,
+        after=checked,
+    )
+    touch_tenant(tenant.pk)
+    return workspace
+
+
+def update_workspace(
+    *, caller: Caller, workspace: Workspace, changes: Mapping[str, Any]
+) -> Workspace:
+    """Change a workspace's name, limits or budgets; holds from the next request."""
+    checked = check_changes(changes, allowed=CHANGEABLE)
+    row = _lock_in_use(workspace)
+    if checked.get("name", row.name) != row.name:
+        _check_name_is_free(row.tenant_id, checked["name"])
+    before, after = apply_changes(row, checked)
+    record_audit(
+        actor=caller,
+        tenant=row.tenant_id,
+        action="workspace.updated",
+        target=row.public_id,
+        before=before,
+        after=after,
+    )
+    touch_tenant(row.tenant_id)
+    return row
+
+
+def archive_workspace(*, caller: Caller, workspace: Workspace) -> Workspace:
+    """End a workspace for good and revoke its keys. The default one cannot be archived."""
+    row, now = _lock_in_use(workspace), clock.utc_now()
+    if row.is_default:
+        raise Conflict("The default workspace cannot be archived.")
+    apply_changes(row, {"archived_at": now})
+    live = ApiKey.objects.filter(workspace=row, revoked_at__isnull=True)
+    keys = list(live.values_list("pk", flat=True))
+    ApiKey.objects.filter(pk__in=keys).update(revoked_at=now)
+    record_audit(
+        actor=caller,
+        tenant=row.tenant_id,
+        action="workspace.archived",
+        target=row.public_id,
+        after={"archived_at": clock.rfc3339(now), "revoked_keys": len(keys)},
+    )
+    touch_tenant(row.tenant_id, keys=keys)
+    return row
+
+
+def _lock_in_use(workspace: Workspace) -> Workspace:
+    lock_tenant(workspace.tenant_id)
+    row = Workspace.objects.select_for_update().get(pk=workspace.pk)
+    if row.archived_at is not None:
+        raise Conflict("The workspace is archived.")
+    return row
+
+
+def _check_name_is_free(tenant: int, name: str) -> None:
+    if Workspace.objects.filter(tenant_id=tenant, name=name, archived_at__isnull=True).exists():
+        raise Conflict("Another workspace has this name.")

@@ -1,0 +1,27 @@
+"""Celery tasks: fetch by id, call one service, nothing else."""
+
+from celery import shared_task
+
+from accounts.services.keys import end_graces
+from accounts.snapshots import publish_tenant
+from turnpike.control.idempotency import purge_answers
+from turnpike.control.scope import platform_scope
+
+
+@shared_task(name="accounts.tasks.end_key_grace")
+def end_key_grace_task() -> int:
+    """Revoke replaced keys whose grace is over."""
+    return end_graces()
+
+
+@shared_task(name="accounts.tasks.publish_tenant")
+def publish_tenant_task(tenant: int) -> bool:
+    """Publish a tenant again, by hand or after Redis was away."""
+    return publish_tenant(tenant)
+
+
+@shared_task(name="accounts.tasks.purge_answers")
+def purge_answers_task() -> int:
+    """Delete answers to Idempotency-Keys that are older than they are kept."""
+    with platform_scope("accounts.purge_answers"):
+        return purge_answers()
