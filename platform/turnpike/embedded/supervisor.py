@@ -190,6 +190,8 @@ class Supervisor:
             self._stop(child)
         self._children.clear()
         self._drain()
+        for key in [key for key in self._selector.get_map().values() if key.data is not None]:
+            self._close(key)
         self._selector.close()
 
     def _stop(self, child: _Child) -> None:
@@ -251,9 +253,12 @@ class Supervisor:
             for line in lines.feed(data) if data else [lines.rest()]:
                 self._output.relay(name, line)
             if not data:
-                self._selector.unregister(key.fileobj)
-                key.fileobj.close()  # type: ignore[union-attr]  # the pipe that _spawn registered
+                self._close(key)
         return bool(ready)
+
+    def _close(self, key: selectors.SelectorKey) -> None:
+        self._selector.unregister(key.fileobj)
+        key.fileobj.close()  # type: ignore[union-attr]  # the pipe that _spawn registered
 
     def _drain(self) -> None:
         while self._pump(0):
