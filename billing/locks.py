@@ -32,9 +32,7 @@ def lock_wallet(*, tenant: int, currency: str = "USD") -> Wallet:
     wallet = Wallet.objects.select_for_update().filter(tenant_id=tenant).first()
     if wallet is not None:
         return wallet
-    Wallet.objects.bulk_create(
-        [Wallet(tenant_id=tenant, currency=currency)], ignore_conflicts=True
-    )
+    Wallet.objects.bulk_create([Wallet(tenant_id=tenant, currency=currency)], ignore_conflicts=True)
     return Wallet.objects.select_for_update().get(tenant_id=tenant)
 
 

@@ -430,6 +430,8 @@ class Migration(migrations.Migration):
                 ('connect_timeout_ms', models.PositiveIntegerField(default=5000)),
                 ('silence_timeout_ms', models.PositiveIntegerField(default=300000)),
                 ('answer_timeout_ms', models.PositiveIntegerField(default=660000)),
+                ('is_for_all_models', models.BooleanField(default=False)),
+                ('default_priority', models.PositiveIntegerField(default=0)),
                 ('cost_book', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, to='billing.pricebook')),
             ],
             options={

@@ -1,4 +1,4 @@
-"""LedgerAccount, LedgerTxn, LedgerEntry: append-only, checked by the database; Wallet, grants, periods.
+"""LedgerAccount, LedgerTxn, LedgerEntry, Wallet, CreditGrant, BillingPeriod: where money is.
 
 Amounts are nanos. Triggers keep the accounts' sums, refuse a transaction that does not balance and
 any change of what was posted; they stand in the migrations. docs/money.md has the invariants.
@@ -38,7 +38,9 @@ WALLET_KINDS = frozenset({"prepaid", "promo", "unbilled", "receivable"})
 class LedgerAccount(models.Model):
     """One account of a tenant, or of the platform where `tenant` is null."""
 
-    tenant = models.ForeignKey("accounts.Tenant", null=True, on_delete=models.PROTECT, related_name="+")
+    tenant = models.ForeignKey(
+        "accounts.Tenant", null=True, on_delete=models.PROTECT, related_name="+"
+    )
     kind = models.CharField(max_length=30)
     ref = models.CharField(max_length=100, default="", blank=True)
     currency = models.CharField(max_length=3)
@@ -79,9 +81,13 @@ class LedgerTxn(models.Model):
     kind = models.CharField(max_length=30)
     currency = models.CharField(max_length=3)
     # Whose money it moves; null: the platform's own.
-    tenant = models.ForeignKey("accounts.Tenant", null=True, on_delete=models.PROTECT, related_name="+")
+    tenant = models.ForeignKey(
+        "accounts.Tenant", null=True, on_delete=models.PROTECT, related_name="+"
+    )
     fingerprint = models.BinaryField()
-    reverses = models.OneToOneField("self", null=True, on_delete=models.PROTECT, related_name="reversed_by")
+    reverses = models.OneToOneField(
+        "self", null=True, on_delete=models.PROTECT, related_name="reversed_by"
+    )
     actor = models.CharField(max_length=200)
     posted_at = models.DateTimeField()
     memo = models.JSONField(default=dict)
@@ -105,7 +111,11 @@ class LedgerEntry(models.Model):
     amount = models.BigIntegerField()
     # Copied from the account by the trigger; without a constraint, so that posting locks no tenant.
     tenant = models.ForeignKey(
-        "accounts.Tenant", null=True, on_delete=models.PROTECT, related_name="+", db_constraint=False
+        "accounts.Tenant",
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_constraint=False,
     )
     account_version = models.BigIntegerField()
     balance_after = models.BigIntegerField()
@@ -160,7 +170,9 @@ class Wallet(models.Model):
 class CreditGrant(TimestampedModel):
     """Promotional credit with its own account, so that what is left of it can expire."""
 
-    tenant = models.ForeignKey("accounts.Tenant", on_delete=models.PROTECT, related_name="credit_grants")
+    tenant = models.ForeignKey(
+        "accounts.Tenant", on_delete=models.PROTECT, related_name="credit_grants"
+    )
     uuid = models.UUIDField(default=ids.uuid7, unique=True)
     account = models.OneToOneField(LedgerAccount, on_delete=models.PROTECT, related_name="grant")
     amount_nano = models.BigIntegerField()
@@ -195,7 +207,9 @@ class BillingPeriod(models.Model):
         CLOSING = "closing"
         CLOSED = "closed"
 
-    tenant = models.ForeignKey("accounts.Tenant", on_delete=models.PROTECT, related_name="billing_periods")
+    tenant = models.ForeignKey(
+        "accounts.Tenant", on_delete=models.PROTECT, related_name="billing_periods"
+    )
     starts_at = models.DateTimeField()
     ends_at = models.DateTimeField()
     state = models.CharField(max_length=10, choices=State.choices, default=State.OPEN)

@@ -7,6 +7,8 @@ from billing.models.catalog import PriceBook
 from turnpike.contracts.snapshots import LIMIT_NAMES, Limits
 from turnpike.control.models import TimestampedModel
 
+DEFAULT_TIER = "basic"
+
 
 class LimitColumns(models.Model):
     """The limits of one scope; null: not limited here."""
@@ -63,7 +65,9 @@ class TierGroupLimit(LimitColumns):
 class Subscription(TimestampedModel):
     """A tenant's terms. Prepaid or postpaid stands on its wallet, where charging locks it."""
 
-    tenant = models.OneToOneField("accounts.Tenant", on_delete=models.PROTECT, related_name="subscription")
+    tenant = models.OneToOneField(
+        "accounts.Tenant", on_delete=models.PROTECT, related_name="subscription"
+    )
     tier = models.ForeignKey(Tier, on_delete=models.PROTECT)
     book = models.ForeignKey(PriceBook, null=True, blank=True, on_delete=models.PROTECT)
     discount_bp = models.PositiveIntegerField(default=0)

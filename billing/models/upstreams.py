@@ -33,6 +33,9 @@ class Upstream(TimestampedModel):
     connect_timeout_ms = models.PositiveIntegerField(default=5_000)
     silence_timeout_ms = models.PositiveIntegerField(default=300_000)
     answer_timeout_ms = models.PositiveIntegerField(default=660_000)
+    # Models that an import adds later are routed here too, as far as the upstream has them.
+    is_for_all_models = models.BooleanField(default=False)
+    default_priority = models.PositiveIntegerField(default=0)
     cost_book = models.ForeignKey(PriceBook, null=True, blank=True, on_delete=models.PROTECT)
 
     class Meta:

@@ -91,10 +91,9 @@ def post(
             lock_wallet(tenant=tenant, currency=currency)
         fingerprint = _fingerprint(kind, currency, lines, reverses)
         owners = {account.tenant_id for account in accounts.values()} - {None}
-        txn = _insert_txn(
-            [key, kind, currency, owners.pop() if len(owners) == 1 else None, fingerprint]
-            + [reverses, actor, json.dumps(dict(memo or {}))]
-        )
+        tenant_of_txn = owners.pop() if len(owners) == 1 else None
+        named = (key, kind, currency, tenant_of_txn, fingerprint)
+        txn = _insert_txn((*named, reverses, actor, json.dumps(dict(memo or {}))))
         if txn is None:
             _check_same(key, fingerprint)
             return None
@@ -133,9 +132,7 @@ def _check_lines(lines: Sequence[Line]) -> None:
         raise InvalidInput("The debits of a posting equal its credits.")
 
 
-def _wallet_changes(
-    lines: Sequence[Line], accounts: Mapping[int, LedgerAccount]
-) -> dict[int, int]:
+def _wallet_changes(lines: Sequence[Line], accounts: Mapping[int, LedgerAccount]) -> dict[int, int]:
     changes: dict[int, int] = {}
     for line in lines:
         account = accounts.get(line.account)
@@ -152,7 +149,7 @@ def _fingerprint(kind: str, currency: str, lines: Sequence[Line], reverses: int 
     return hashlib.sha256(json.dumps([kind, currency, ordered, reverses]).encode()).digest()
 
 
-def _insert_txn(values: list[Any]) -> int | None:
+def _insert_txn(values: tuple[Any, ...]) -> int | None:
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO billing_ledger_txn"

@@ -4,18 +4,22 @@ Each call is exactly once under its key and is followed by a publish after the c
 `charge_usage`: the ingest publishes what it posted together with its requests.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import F, Q
 
+from accounts.services.audit import record_audit
+from accounts.services.policy import touch_tenant
 from billing.locks import lock_wallet
 from billing.models.ledger import CreditGrant, LedgerAccount, LedgerTxn, Wallet
 from billing.services.ledger import Line, account_for, credit, debit, post
 from billing.services.posting import publish_wallet
+from billing.snapshots import publish_terms
+from turnpike.control.caller import Caller
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import clock, ids
 from turnpike.kernel.errors import Conflict, InvalidInput
@@ -58,9 +62,7 @@ def grant_credit(
             )
             return grant
         uuid = ids.uuid7()
-        account = account_for(
-            tenant=tenant, kind="promo", ref=str(uuid), currency=wallet.currency
-        )
+        account = account_for(tenant=tenant, kind="promo", ref=str(uuid), currency=wallet.currency)
         expense = account_for(kind="promo_expense", currency=wallet.currency)
         grant = CreditGrant.objects.create(
             tenant_id=tenant,
@@ -80,6 +82,7 @@ def grant_credit(
             actor=actor,
             memo={"reason": reason},
         )
+        _audit(tenant, "credit.grant", {"amount_nano": amount}, actor=actor, reason=reason)
         _publish_on_commit(tenant)
     return grant
 
@@ -99,7 +102,7 @@ def top_up(
         wallet = lock_wallet(tenant=tenant)
         cash = account_for(kind="cash", ref=provider, currency=wallet.currency)
         prepaid = account_for(tenant=tenant, kind="prepaid", currency=wallet.currency)
-        post(
+        posted = post(
             key=f"top_up:{idempotency_key}",
             kind="top_up",
             currency=wallet.currency,
@@ -107,22 +110,24 @@ def top_up(
             actor=actor,
             memo={"reason": reason},
         )
-        _publish_on_commit(tenant)
+        if posted is not None:
+            _audit(tenant, "credit.top_up", {"amount_nano": amount}, actor=actor, reason=reason)
+            _publish_on_commit(tenant)
         return _state_of(tenant)
 
 
-def set_credit_line(*, tenant: int, limit: int) -> WalletState:
+def set_credit_line(*, tenant: int, limit: int, actor: str, reason: str = "") -> WalletState:
     """How far below zero a tenant may go, in nanos; holds from the next request."""
     if limit < 0:
         raise InvalidInput(f"A credit line is not below zero: {limit}.", field="credit_limit")
-    return _change_wallet(tenant, lambda wallet: setattr(wallet, "credit_limit_nano", limit))
+    return _change_wallet(tenant, {"credit_limit_nano": limit}, actor=actor, reason=reason)
 
 
-def set_mode(*, tenant: int, mode: str) -> WalletState:
+def set_mode(*, tenant: int, mode: str, actor: str, reason: str = "") -> WalletState:
     """Prepaid or postpaid, from the next charge on."""
     if mode not in Wallet.Mode.values:
         raise InvalidInput(f"No such mode: {mode!r}.", field="mode")
-    return _change_wallet(tenant, lambda wallet: setattr(wallet, "mode", mode))
+    return _change_wallet(tenant, {"mode": mode}, actor=actor, reason=reason)
 
 
 def charge_usage(*, tenant: int, amount: int, posting_id: str, currency: str) -> WalletState:
@@ -232,14 +237,38 @@ def _spendable_promos(wallet: Wallet) -> list[LedgerAccount]:
     return list(accounts.order_by("grant__expires_at", "id"))
 
 
-def _change_wallet(tenant: int, change: Callable[[Wallet], None]) -> WalletState:
+def _change_wallet(
+    tenant: int, values: Mapping[str, int | str], *, actor: str, reason: str
+) -> WalletState:
     with platform_scope("billing.change_wallet"):
         wallet = lock_wallet(tenant=tenant)
-        change(wallet)
-        wallet.version += 1
-        wallet.save()
+        before = {name: getattr(wallet, name) for name in values}
+        Wallet.objects.filter(tenant_id=tenant).update(**values, version=F("version") + 1)
+        _audit(tenant, "wallet.change", values, actor=actor, reason=reason, before=before)
         _publish_on_commit(tenant)
+        transaction.on_commit(partial(publish_terms, tenant))
+        touch_tenant(tenant)
         return _state_of(tenant)
+
+
+def _audit(
+    tenant: int,
+    action: str,
+    after: Mapping[str, int | str],
+    *,
+    actor: str,
+    reason: str,
+    before: Mapping[str, int | str] | None = None,
+) -> None:
+    record_audit(
+        caller=Caller(actor=actor),
+        tenant=tenant,
+        action=action,
+        target=f"tenant {tenant}",
+        before=before,
+        after=after,
+        reason=reason,
+    )
 
 
 def _state_of(tenant: int) -> WalletState:

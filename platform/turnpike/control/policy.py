@@ -4,7 +4,6 @@ Values are published first and their version last, so whoever reads a version fi
 as new. A shard without a global version is cold: it admits nobody.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from turnpike.control.redis import redis_client, script, text_of
@@ -13,7 +12,6 @@ from turnpike.kernel import keyspace
 EPOCH = "epoch"
 OPENS_AT = "opens_at_ms"
 FENCE_MS = 15_000
-RAISED_AT_ONCE_MAX = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,19 +31,7 @@ class ShardPolicy:
 
 def raise_tenant_version(tenant: int, version: int) -> bool:
     """Make a tenant's version known; False where a version as new was known already."""
-    return raise_tenant_versions({tenant: version}) == 1
-
-
-def raise_tenant_versions(versions: Mapping[int, int]) -> int:
-    """Make many tenants' versions known; how many were newer."""
-    shards: dict[int, list[int]] = {}
-    for tenant, version in versions.items():
-        shards.setdefault(keyspace.shard_of(tenant), []).extend((tenant, version))
-    raised = 0
-    for shard, pairs in shards.items():
-        for start in range(0, len(pairs), 2 * RAISED_AT_ONCE_MAX):
-            raised += _raise(shard, pairs[start : start + 2 * RAISED_AT_ONCE_MAX])
-    return raised
+    return _raise(keyspace.shard_of(tenant), str(tenant), version) == 1
 
 
 def raise_global_version(version: int) -> int:
@@ -54,7 +40,7 @@ def raise_global_version(version: int) -> int:
     A cold shard stays cold: only `open_shard`, after a full publication, may open it.
     """
     return sum(
-        _raise(shard, [keyspace.GLOBAL_VERSION, version])
+        _raise(shard, keyspace.GLOBAL_VERSION, version)
         for shard in range(keyspace.SHARDS)
         if read_policy(shard).version is not None
     )
@@ -62,15 +48,13 @@ def raise_global_version(version: int) -> int:
 
 def open_shard(shard: int, *, version: int, epoch: int, fence_ms: int) -> None:
     """End a full publication: the shard admits again, after the fence if the epoch is new."""
-    _raise(shard, [keyspace.GLOBAL_VERSION, version], epoch=epoch, fence_ms=fence_ms)
+    _raise(shard, keyspace.GLOBAL_VERSION, version, epoch=epoch, fence_ms=fence_ms)
 
 
 def read_policy(shard: int) -> ShardPolicy:
     """A shard's version, epoch and opening time, beside the server's clock."""
     client = redis_client()
-    values = client.hmget(
-        keyspace.policy(shard), [keyspace.GLOBAL_VERSION, EPOCH, OPENS_AT]
-    )
+    values = client.hmget(keyspace.policy(shard), [keyspace.GLOBAL_VERSION, EPOCH, OPENS_AT])
     version, epoch, opens_at = (None if value is None else int(text_of(value)) for value in values)
     seconds, microseconds = client.time()
     return ShardPolicy(
@@ -82,7 +66,7 @@ def read_policy(shard: int) -> ShardPolicy:
 
 
 def _raise(
-    shard: int, pairs: list[int] | list[str | int], *, epoch: int | None = None, fence_ms: int = 0
+    shard: int, name: str, version: int, *, epoch: int | None = None, fence_ms: int = 0
 ) -> int:
-    arguments = ["" if epoch is None else epoch, fence_ms, *pairs]
+    arguments = ["" if epoch is None else epoch, fence_ms, name, version]
     return int(script("policy")(keys=[keyspace.policy(shard)], args=arguments))

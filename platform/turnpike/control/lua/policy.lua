@@ -20,7 +20,9 @@ local raised = 0
 if ARGV[1] ~= '' and is_newer(ARGV[1], redis.call('HGET', KEYS[1], 'epoch')) then
   local time = redis.call('TIME')
   local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-  local opens_at_ms = string.format('%.0f', now_ms + tonumber(ARGV[2]))
+  -- A fence that still stands is never shortened.
+  local stands_until = tonumber(redis.call('HGET', KEYS[1], 'opens_at_ms') or '0')
+  local opens_at_ms = string.format('%.0f', math.max(stands_until, now_ms + tonumber(ARGV[2])))
   redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'opens_at_ms', opens_at_ms)
   raised = raised + 1
 end
