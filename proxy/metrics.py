@@ -167,6 +167,10 @@ class Metrics:
         )
         self.journal_errors = counter("journal_errors", "Journal writes or reads that failed")
         self.adopted_journals = counter("adopted_journals", "Journals of dead workers taken over")
+        self.clients_gone = counter(
+            "clients_gone", "Clients that left before their request was read"
+        )
+        self.round_errors = counter("round_errors", "Rounds beside the requests that failed")
         self.reaped = counter("reaped", "Requests settled after their lease had ended")
 
     def note_flags(self, flags: Iterable[str]) -> None:
@@ -175,7 +179,7 @@ class Metrics:
             self.usage_flags.labels(flag).inc()
 
     def note_end(self, event: UsageEvent) -> None:
-        """Count a request's end and its tokens, the top-level counters as the upstream gave them."""
+        """Count a request's end, and its tokens by the top-level counters."""
         self.events.labels(event.status).inc()
         for name in TOKEN_FIELDS:
             count = event.usage.get(name)

@@ -35,7 +35,7 @@ def _as_dict(value: Any) -> dict[str, Any]:
 
 
 @cache
-def _fields_of(kind: type[Any]) -> dict[str, Any]:
+def _fields_of(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
@@ -43,7 +43,7 @@ def _build(kind: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise TypeError(f"expected an object for {kind}")
-        hints = _fields_of(typing.cast(type[Any], kind))
+        hints = _fields_of(typing.cast(Any, kind))
         known = {name: _build(hints[name], item) for name, item in value.items() if name in hints}
         return typing.cast(Any, kind)(**known)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)

@@ -1,0 +1,286 @@
+"""From a body and a key to an admitted exchange, or to a refusal that cost nothing.
+
+The snapshots in the cache decide; the script compares their versions. Numbers that moved meanwhile
+keep nothing: they are read again and the decision is made anew. A refusal that the cache alone
+decided is checked against the versions first, so a change holds from the next request both ways.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from proxy.api_errors import ApiError, overloaded
+from proxy.auth import Authenticator, check_standing
+from proxy.body import MessagesBody
+from proxy.config import ProxyConfig
+from proxy.demand import demand_of, refuse_denied_betas
+from proxy.exchange import Exchange
+from proxy.limiter.answers import rate_limit_headers, refusal_of
+from proxy.limiter.limiter import Admission, Limiter
+from proxy.limiter.limits import Spec, build_spec, spec_count_tokens
+from proxy.pricing import Demand, hold_micro
+from proxy.redis_pipe import RedisAway
+from proxy.refusals import ACCEPTED, RefusalLog
+from proxy.routing import Route, route_model
+from proxy.snapshots import PlaneCold, SnapshotStore, View
+from turnpike.contracts.snapshots import KIND_PLAYGROUND, SCOPE_COUNT_TOKENS, SCOPE_MESSAGES
+from turnpike.contracts.usage import EventBase
+
+POLICY_ATTEMPTS = 4
+MEMBER_LENGTH_MAX = 64
+
+_encode = msgspec.json.encode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One request as it came in, before anybody decided anything."""
+
+    rid: str
+    request_id: str
+    headers: Mapping[bytes, bytes]
+    address: str
+    started_at_us: int
+    begun_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What the snapshots say: where the request may go, and what is asked of the limiter."""
+
+    route: Route
+    spec: Spec
+    base: EventBase
+    hold_micro: int
+
+
+class Admitter:
+    """Decides on requests: all of policy, limits and money."""
+
+    def __init__(
+        self,
+        *,
+        config: ProxyConfig,
+        authenticator: Authenticator,
+        store: SnapshotStore,
+        limiter: Limiter,
+        refusals: RefusalLog,
+    ) -> None:
+        self._config = config
+        self._authenticator = authenticator
+        self._store = store
+        self._limiter = limiter
+        self._refusals = refusals
+
+    async def authenticate(self, ask: Ask) -> View:
+        """The view of the request's key. Raises ApiError 401, or 529 while nobody can tell."""
+        try:
+            return await self._authenticator.authenticate(ask.headers, address=ask.address)
+        except PlaneCold as error:
+            raise cold() from error
+        except RedisAway as error:
+            raise away() from error
+
+    async def admit(self, ask: Ask, view: View, body: MessagesBody) -> Exchange:
+        """Admit a request for an answer. Raises ApiError; then nothing is held or counted."""
+        demand = demand_of(body)
+        decision, view, admission = await self._admit(
+            ask, view, lambda current: self._decide(ask, current, body, demand), body.model
+        )
+        self._refusals.count(view.key.tenant, ACCEPTED)
+        return Exchange(
+            rid=ask.rid,
+            request_id=ask.request_id,
+            view=view,
+            route=decision.route,
+            spec=decision.spec,
+            base=decision.base,
+            admission=admission,
+            max_tokens=body.max_tokens,
+            hold_micro=decision.hold_micro,
+            begun_at=ask.begun_at,
+            beaten_at=ask.begun_at,
+        )
+
+    async def admit_count(
+        self, ask: Ask, view: View, body: MessagesBody
+    ) -> tuple[Route, View, Spec, Admission]:
+        """Admit a request that only counts tokens: it has a rate of its own, and costs nothing."""
+        decision, view, admission = await self._admit(
+            ask, view, lambda current: self._decide_count(ask, current, body), body.model
+        )
+        return decision.route, view, decision.spec, admission
+
+    async def standing(self, ask: Ask, view: View, *, scope: str) -> View:
+        """The key's view now, for what needs no admission: one round trip reads the versions."""
+        try:
+            current = await self._current(view)
+        except (RedisAway, PlaneCold):
+            current = view
+        check_standing(current, scope=scope, address=ask.address)
+        return current
+
+    async def _admit(
+        self, ask: Ask, view: View, decide: Callable[[View], Decision], model: str
+    ) -> tuple[Decision, View, Admission]:
+        is_current = False
+        for _ in range(POLICY_ATTEMPTS):
+            try:
+                decision = decide(view)
+            except ApiError as refusal:
+                newer = view if is_current else await self._current_or(view)
+                if newer is view:
+                    self._note(view, ask, refusal, model)
+                    raise
+                view, is_current = newer, True
+                continue
+            admission = await self._ask_limiter(decision.spec, view)
+            if admission.is_granted:
+                return decision, view, admission
+            if not admission.is_policy_stale:
+                raise await self._refused(ask, view, decision, admission)
+            view, is_current = await self._read_again(view), True
+        raise overloaded("Your account is being changed. Try again shortly.", reason="policy")
+
+    def _decide(self, ask: Ask, view: View, body: MessagesBody, demand: Demand) -> Decision:
+        check_standing(view, scope=SCOPE_MESSAGES, address=ask.address)
+        refuse_denied_betas(ask.headers, view.tier.denied_betas)
+        route = route_model(view, body.model, at_us=ask.started_at_us)
+        hold = hold_micro(
+            demand,
+            price_set=route.price_set,
+            model=route.model.model,
+            discount_bp=view.terms.discount_bp,
+        )
+        if hold is None:
+            raise ApiError(
+                404, "not_found_error", f"model: {body.model} has no price for this request"
+            )
+        key = view.key
+        member = ask.headers.get(b"x-turnpike-member", b"") if key.kind == KIND_PLAYGROUND else b""
+        base = EventBase(
+            rid=ask.rid,
+            tenant=key.tenant,
+            workspace=key.workspace,
+            key=key.key,
+            member=member.decode("latin-1")[:MEMBER_LENGTH_MAX] or key.member,
+            model=route.model.model,
+            upstream_model=route.hops[0].upstream_model,
+            requested_model=body.model,
+            price_set=route.price_set.price_set,
+            discount_bp=view.terms.discount_bp,
+            started_at_us=ask.started_at_us,
+            stream=body.is_stream,
+            max_tokens=body.max_tokens,
+        )
+        spec = build_spec(
+            rid=ask.rid,
+            key=key,
+            who=view.who,
+            terms=view.terms,
+            tier=view.tier,
+            model=route.model,
+            input_estimate=demand.input_estimate,
+            max_tokens=body.max_tokens,
+            hold_micro=hold,
+            base=_encode(base),
+            tenant_version=view.tenant_version,
+            global_version=view.plane.version,
+            lease_ms=self._config.lease_ms,
+            at_us=ask.started_at_us,
+        )
+        return Decision(route=route, spec=spec, base=base, hold_micro=hold)
+
+    def _decide_count(self, ask: Ask, view: View, body: MessagesBody) -> Decision:
+        check_standing(view, scope=SCOPE_COUNT_TOKENS, address=ask.address)
+        refuse_denied_betas(ask.headers, view.tier.denied_betas)
+        route = route_model(view, body.model, at_us=ask.started_at_us)
+        spec = spec_count_tokens(
+            rid=ask.rid,
+            key=view.key,
+            tier=view.tier,
+            tenant_version=view.tenant_version,
+            global_version=view.plane.version,
+        )
+        return Decision(route=route, spec=spec, base=_NO_BASE, hold_micro=0)
+
+    async def _ask_limiter(self, spec: Spec, view: View) -> Admission:
+        admission = await self._limiter.admit(spec, terms=view.terms)
+        if admission.is_tenant_cold:
+            with suppress(RedisAway):
+                await self._store.mark_cold(spec.tenant)
+        return admission
+
+    async def _current(self, view: View) -> View:
+        """The same view while its versions are in force, else a fresh one."""
+        versions = await self._store.versions(view.key.tenant)
+        if versions == (view.tenant_version, view.plane.version):
+            return view
+        return await self._authenticator.read_again(view)
+
+    async def _current_or(self, view: View) -> View:
+        try:
+            return await self._current(view)
+        except (RedisAway, PlaneCold):
+            return view
+
+    async def _read_again(self, view: View) -> View:
+        try:
+            return await self._authenticator.read_again(view)
+        except PlaneCold as error:
+            raise cold() from error
+        except RedisAway as error:
+            raise away() from error
+
+    async def _refused(
+        self, ask: Ask, view: View, decision: Decision, admission: Admission
+    ) -> ApiError:
+        if admission.is_cold:
+            return cold()
+        refusal = refusal_of(admission, decision.spec)
+        error = ApiError(
+            refusal.status,
+            refusal.error_type,
+            refusal.message,
+            reason=admission.reason,
+            headers=(*rate_limit_headers(decision.spec, admission), *refusal.headers),
+        )
+        numbers = {"wait_us": admission.wait_us, "available_micro": admission.available_micro}
+        self._note(view, ask, error, decision.route.requested, **numbers)
+        return error
+
+    def _note(self, view: View, ask: Ask, error: ApiError, model: str, **numbers: Any) -> None:
+        self._refusals.refuse(
+            view.key.tenant,
+            {
+                "at_us": ask.started_at_us,
+                "request_id": ask.request_id,
+                "reason": error.reason,
+                "status": error.status,
+                "type": error.error_type,
+                "message": error.message,
+                "model": model[:200],
+                "key": view.key.key_id,
+                **numbers,
+            },
+        )
+
+
+def cold() -> ApiError:
+    """529: the control plane has not published everything yet."""
+    return overloaded("The service is starting. Try again shortly.", reason="cold")
+
+
+def away() -> ApiError:
+    """529: the limiter's server is away and the request does not qualify for the fallback."""
+    return overloaded(
+        "The service is recovering. Nothing was charged; try again shortly.", reason="away"
+    )
+
+
+_NO_BASE = EventBase(
+    rid="", tenant=0, workspace=0, key=0, model="", upstream_model="", price_set=0, started_at_us=0
+)

@@ -1,0 +1,161 @@
+"""The key in either header to a KeySnapshot.
+
+`x-api-key` and `Authorization: Bearer` carry the same keys: SDKs changed from the first to the
+second. Two different credentials in one request are refused, since nobody can say which one counts.
+"""
+
+import ipaddress
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+
+from proxy.api_errors import ApiError
+from proxy.config import Network
+from proxy.redis_pipe import RedisAway
+from proxy.snapshots import KeyUnknown, SnapshotStore, View
+from turnpike.contracts.snapshots import KIND_MANAGEMENT, STATUS_ACTIVE
+from turnpike.kernel import clock, hashing
+
+ADDRESSES_MAX = 10_000
+FAILURES_MAX = 30
+FAILURE_WINDOW_SECONDS = 10.0
+
+NO_KEY = "x-api-key header is required"
+BAD_KEY = "invalid x-api-key"
+
+
+class Authenticator:
+    """Turns a request's headers into the view of its key."""
+
+    def __init__(
+        self,
+        store: SnapshotStore,
+        *,
+        peppers: Mapping[str, bytes],
+        monotonic: Callable[[], float] = clock.monotonic_seconds,
+    ) -> None:
+        self._store = store
+        self._peppers = dict(peppers)
+        self._monotonic = monotonic
+        self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    async def authenticate(self, headers: Mapping[bytes, bytes], *, address: str) -> View:
+        """The view of the request's key.
+
+        Raises ApiError 401 for a missing or unknown key, PlaneCold, or RedisAway when neither Redis
+        nor the cache can tell.
+        """
+        key = credential_of(headers)
+        digests = hashing.digest_candidates(key, peppers=self._peppers)
+        for digest in digests:
+            view = self._store.cached(digest)
+            if view is not None:
+                return view
+        if not hashing.is_well_formed(key):
+            raise ApiError(401, "authentication_error", BAD_KEY)
+        self._refuse_flood(address)
+        for digest in digests:
+            view = await self._read(digest)
+            if view is not None:
+                return view
+        self._count_failure(address)
+        raise ApiError(401, "authentication_error", BAD_KEY)
+
+    async def read_again(self, view: View) -> View:
+        """The key's view after its policy changed. Raises ApiError 401 when it is gone."""
+        fresh = await self._read(view.digest)
+        if fresh is None:
+            raise ApiError(401, "authentication_error", BAD_KEY)
+        return fresh
+
+    async def _read(self, digest: str) -> View | None:
+        try:
+            return await self._store.read(digest)
+        except KeyUnknown:
+            return None
+        except RedisAway:
+            stale = self._store.stale(digest)
+            if stale is None:
+                raise
+            return stale
+
+    def _refuse_flood(self, address: str) -> None:
+        """Answer an address that only guesses without asking Redis each time."""
+        count, since = self._failures.get(address, (0, 0.0))
+        if count >= FAILURES_MAX and self._monotonic() - since < FAILURE_WINDOW_SECONDS:
+            raise ApiError(401, "authentication_error", BAD_KEY)
+
+    def _count_failure(self, address: str) -> None:
+        now = self._monotonic()
+        count, since = self._failures.pop(address, (0, now))
+        if now - since >= FAILURE_WINDOW_SECONDS:
+            count, since = 0, now
+        self._failures[address] = (count + 1, since)
+        while len(self._failures) > ADDRESSES_MAX:
+            self._failures.popitem(last=False)
+
+
+def credential_of(headers: Mapping[bytes, bytes]) -> str:
+    """The key as sent. Raises ApiError 401 when there is none, or when two differ."""
+    plain = headers.get(b"x-api-key", b"").strip()
+    scheme, _, bearer = headers.get(b"authorization", b"").strip().partition(b" ")
+    bearer = bearer.strip() if scheme.lower() == b"bearer" else b""
+    if plain and bearer and plain != bearer:
+        raise ApiError(
+            401, "authentication_error", "x-api-key and Authorization carry different keys"
+        )
+    credential = plain or bearer
+    if not credential:
+        raise ApiError(401, "authentication_error", NO_KEY)
+    return credential.decode("latin-1")
+
+
+def check_standing(view: View, *, scope: str, address: str) -> None:
+    """Refuse what a known key may not do here: 401 once it has expired, else 403.
+
+    An empty address is not checked: it was, when the request came in.
+    """
+    expires_at_us = view.key.expires_at_us
+    if expires_at_us is not None and clock.now_us() >= expires_at_us:
+        raise ApiError(401, "authentication_error", "This API key has expired.")
+    if view.key.kind == KIND_MANAGEMENT:
+        raise ApiError(
+            403, "permission_error", "A management key cannot call models. Use an API key."
+        )
+    if view.who.status != STATUS_ACTIVE:
+        raise ApiError(403, "permission_error", "This account is suspended. Contact your provider.")
+    if scope not in view.key.scopes:
+        raise ApiError(403, "permission_error", f"This API key does not have the scope `{scope}`.")
+    workspace = view.who.workspaces.get(str(view.key.workspace))
+    if workspace is None or not workspace.is_active:
+        raise ApiError(403, "permission_error", "The workspace of this API key is archived.")
+    if address and view.key.ip_ranges and not is_within(address, view.key.ip_ranges):
+        raise ApiError(403, "permission_error", "This API key may not be used from your address.")
+
+
+def is_within(address: str, ranges: tuple[str, ...]) -> bool:
+    """Whether an address lies in one of the ranges; what cannot be read lies in none."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return any((mapped or ip) in ipaddress.ip_network(item, strict=False) for item in ranges)
+
+
+def client_address(peer: str, forwarded: bytes, trusted: tuple[Network, ...]) -> str:
+    """The peer's address, or what the nearest trusted proxies say that theirs was."""
+    if not trusted or not _is_trusted(peer, trusted):
+        return peer
+    for hop in reversed(forwarded.decode("latin-1").split(",")):
+        address = hop.strip()
+        if address and not _is_trusted(address, trusted):
+            return address
+    return peer
+
+
+def _is_trusted(address: str, trusted: tuple[Network, ...]) -> bool:
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(ip in network for network in trusted)

@@ -1,0 +1,153 @@
+"""Reads what money and routing depend on from a body, and leaves every other value as it came.
+
+The top level alone is decoded; values stay the bytes they were. Duplicate keys at the top level are
+refused, since parsers disagree about which one counts, and the body that was checked must be the
+body that is sent.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from proxy.api_errors import ApiError
+
+MAX_TOKENS_MAX = 10_000_000
+MODEL_LENGTH_MAX = 256
+FIELDS_MAX = 200
+
+_decode_top = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode = msgspec.json.encode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessagesBody:
+    """A checked body of /v1/messages or count_tokens."""
+
+    raw: bytes
+    fields: Mapping[str, msgspec.Raw]
+    model: str
+    max_tokens: int
+    is_stream: bool
+    is_verbatim: bool  # the bytes are a compact object, so they may be sent as they came
+
+    def parts(self) -> list[bytes]:
+        """The bytes that become input tokens."""
+        names = ("messages", "system", "tools")
+        return [bytes(self.fields[name]) for name in names if name in self.fields]
+
+    def has(self, name: str, value: bytes) -> bool:
+        """Whether a top-level field is exactly this JSON."""
+        field = self.fields.get(name)
+        return field is not None and bytes(field) == value
+
+    def to_upstream(self, model: str) -> bytes:
+        """The body to send: the very bytes, or the top level written again around the values'."""
+        if self.is_verbatim and model == self.model:
+            return self.raw
+        members = (
+            b"%b:%b" % (_encode(name), _encode(model) if name == "model" else bytes(value))
+            for name, value in self.fields.items()
+        )
+        return b"{" + b",".join(members) + b"}"
+
+
+def read_messages_body(raw: bytes, *, is_counting: bool = False) -> MessagesBody:
+    """Check a body. Raises ApiError 400 in the API's own style."""
+    fields, is_verbatim = _top_level(raw)
+    model = _field(fields, "model", str, "string")
+    if not model or len(model) > MODEL_LENGTH_MAX:
+        raise _invalid(f"model: String should have 1 to {MODEL_LENGTH_MAX} characters")
+    max_tokens = 0
+    if not is_counting:
+        max_tokens = _field(fields, "max_tokens", int, "integer")
+        if max_tokens < 0:
+            raise _invalid("max_tokens: Input should be greater than or equal to 0")
+        if max_tokens > MAX_TOKENS_MAX:
+            raise _invalid(f"max_tokens: Input should be less than or equal to {MAX_TOKENS_MAX}")
+    _check_messages(fields)
+    is_stream = not is_counting and "stream" in fields and _field(fields, "stream", bool, "boolean")
+    return MessagesBody(
+        raw=raw,
+        fields=fields,
+        model=model,
+        max_tokens=max_tokens,
+        is_stream=bool(is_stream),
+        is_verbatim=is_verbatim,
+    )
+
+
+def decode_field(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
+    """A field's value, or None when it is absent or no JSON that we read."""
+    raw = fields.get(name)
+    try:
+        return None if raw is None else msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _top_level(raw: bytes) -> tuple[Mapping[str, msgspec.Raw], bool]:
+    try:
+        if not raw.isascii():
+            raw.decode()
+        fields = _decode_top(raw)
+    except msgspec.ValidationError as error:
+        raise _invalid("Request body: Input should be an object") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _invalid(f"The request body is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise _invalid("The request body is nested too deeply") from error
+    # A compact object without a duplicate is exactly as long as its members put together.
+    if len(fields) > FIELDS_MAX:
+        raise _invalid(f"Request body: at most {FIELDS_MAX} fields are accepted")
+    length = 1 + sum(len(_encode(name)) + len(value) + 2 for name, value in fields.items())
+    if fields and length == len(raw):
+        return fields, True
+    _refuse_duplicates(raw)
+    return fields, False
+
+
+def _refuse_duplicates(raw: bytes) -> None:
+    last: list[Sequence[tuple[str, Any]]] = [()]
+
+    def keep(pairs: list[tuple[str, Any]]) -> None:
+        last[0] = pairs  # objects close from the inside out: the last one is the outermost
+
+    try:
+        json.loads(raw, object_pairs_hook=keep)
+    except RecursionError as error:
+        raise _invalid("The request body is nested too deeply") from error
+    except ValueError as error:
+        raise _invalid(f"The request body is not valid JSON: {error}") from error
+    seen: set[str] = set()
+    for name, _ in last[0]:
+        if name in seen:
+            raise _invalid(f"{name[:80]}: Duplicate key")
+        seen.add(name)
+
+
+def _field(fields: Mapping[str, msgspec.Raw], name: str, kind: type[Any], word: str) -> Any:
+    raw = fields.get(name)
+    if raw is None:
+        raise _invalid(f"{name}: Field required")
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _invalid(f"{name}: Input should be a valid {word}") from error
+
+
+def _check_messages(fields: Mapping[str, msgspec.Raw]) -> None:
+    raw = fields.get("messages")
+    if raw is None:
+        raise _invalid("messages: Field required")
+    value = bytes(raw)
+    if value[:1] != b"[":
+        raise _invalid("messages: Input should be a valid list")
+    if not value[1:-1].strip():
+        raise _invalid("messages: at least one message is required")
+
+
+def _invalid(message: str) -> ApiError:
+    return ApiError(400, "invalid_request_error", message)

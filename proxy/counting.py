@@ -1,0 +1,66 @@
+"""POST /v1/messages/count_tokens: free, and under a rate of its own."""
+
+from proxy.admission import Admitter, Ask
+from proxy.api_errors import ApiError
+from proxy.asgi import Send
+from proxy.body import MessagesBody
+from proxy.limiter.answers import rate_limit_headers
+from proxy.responses import send_answer, upstream_response_headers
+from proxy.snapshots import View
+from proxy.upstreams.client import UpstreamError, UpstreamResponse
+from proxy.upstreams.forward import (
+    AttemptFailed,
+    Call,
+    Forwarder,
+    failure_of,
+    header_of,
+    with_request_id,
+)
+from proxy.upstreams.selection import Hop
+
+PATH = b"/v1/messages/count_tokens"
+ANSWER_BYTES_MAX = 1024 * 1024
+ANSWER_SECONDS = 30.0
+
+
+class Counter:
+    """Counts the input tokens of a body at an upstream. Nothing is journaled: nothing is billed."""
+
+    def __init__(self, *, admitter: Admitter, forwarder: Forwarder) -> None:
+        self._admitter = admitter
+        self._forwarder = forwarder
+
+    async def count_tokens(self, ask: Ask, view: View, body: MessagesBody, send: Send) -> None:
+        """Serve one request. Raises ApiError while nothing has been sent to the client."""
+        route, view, spec, admission = await self._admitter.admit_count(ask, view, body)
+        call = Call(path=PATH, headers=ask.headers, request_id=ask.request_id, is_stream=False)
+        response, payload = await self._ask_upstreams(route.hops, call, body)
+        payload = with_request_id(
+            payload,
+            upstream_id=header_of(response.headers, b"request-id"),
+            request_id=ask.request_id,
+        )
+        headers = [
+            *upstream_response_headers(response.headers),
+            (b"request-id", ask.request_id.encode()),
+            (b"anthropic-organization-id", view.who.tenant_id.encode()),
+            *rate_limit_headers(spec, admission),
+        ]
+        await send_answer(send, response.status, headers, payload)
+
+    async def _ask_upstreams(
+        self, hops: tuple[Hop, ...], call: Call, body: MessagesBody
+    ) -> tuple[UpstreamResponse, bytes]:
+        error: ApiError | None = None
+        for hop in hops:
+            try:
+                response = await self._forwarder.open(
+                    hop, call, body.to_upstream(hop.upstream_model)
+                )
+                return response, await response.read_all(ANSWER_BYTES_MAX, ANSWER_SECONDS)
+            except AttemptFailed as failure:
+                error = failure.error
+            except UpstreamError as broken:
+                error = failure_of(broken).error
+        assert error is not None
+        raise error

@@ -1,0 +1,56 @@
+"""Turns a finished exchange into its event: amount, hold in force, the journal's last line."""
+
+from proxy.events import build_event
+from proxy.exchange import Exchange
+from proxy.limiter.limiter import Limiter
+from proxy.metrics import METRICS
+from proxy.redis_pipe import RedisAway, RedisReplyError
+from proxy.settlement import Ended, Settlement
+from turnpike.kernel import clock
+
+
+class Ending:
+    """Ends exchanges of this worker."""
+
+    def __init__(self, *, limiter: Limiter, settlement: Settlement) -> None:
+        self._limiter = limiter
+        self._settlement = settlement
+
+    async def end(self, exchange: Exchange) -> None:
+        """Write the end down and settle it."""
+        await self._settlement.settle(await self.write_down(exchange))
+
+    async def write_down(self, exchange: Exchange) -> Ended:
+        """Journal the end. After this the request is charged, whatever dies."""
+        worth = exchange.worth_micro()
+        if worth > exchange.hold_micro:
+            await self._raise_hold(exchange, worth)
+        amount = min(worth, exchange.hold_micro)
+        if amount < worth:
+            METRICS.waived_micro.inc(worth - amount)
+        event = build_event(
+            exchange.base,
+            exchange.outcome,
+            attempts=exchange.attempts,
+            hold_micro=exchange.hold_micro,
+            finished_at_us=clock.now_us(),
+        )
+        METRICS.note_end(event)
+        return self._settlement.write_down(
+            event, spec=exchange.spec, charges=exchange.final_charges(), amount_micro=amount
+        )
+
+    async def _raise_hold(self, exchange: Exchange, worth_micro: int) -> None:
+        """The answer is worth more than was held: hold more, as far as credit and budgets reach."""
+        try:
+            beat = await self._limiter.beat(
+                exchange.spec,
+                charges=exchange.running_charges(),
+                hold_micro=worth_micro,
+                progress=exchange.progress(),
+            )
+        except (RedisAway, RedisReplyError):
+            return
+        if beat.is_open:
+            exchange.hold_micro = beat.hold_micro
+            exchange.spec = exchange.spec.with_hold(beat.hold_micro)

@@ -1,0 +1,218 @@
+"""Which path and method does what; reads requests, and turns refusals into answers."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from urllib.parse import unquote
+
+from proxy.admission import Admitter, Ask
+from proxy.api_errors import ApiError
+from proxy.asgi import Receive, Scope, Send
+from proxy.auth import client_address
+from proxy.body import read_messages_body
+from proxy.config import MIB, ProxyConfig
+from proxy.counting import Counter
+from proxy.metrics import METRICS
+from proxy.models_api import get_model, list_models
+from proxy.pipeline import Pipeline
+from proxy.responses import error_body, send_answer
+from turnpike.contracts.snapshots import SCOPE_MODELS
+from turnpike.kernel import clock, ids
+
+logger = logging.getLogger(__name__)
+
+BODY_SECONDS = 30.0
+BODY_BYTES_PER_SECOND_MIN = 64 * 1024
+JSON_TYPE = (b"content-type", b"application/json")
+MODELS_PATH = "/v1/models"
+POST_PATHS = frozenset(("/v1/messages", "/v1/messages/count_tokens"))
+
+
+class ClientGone(Exception):
+    """The client hung up before its request was complete."""
+
+
+class Endpoints:
+    """The data plane's API."""
+
+    def __init__(
+        self, *, config: ProxyConfig, admitter: Admitter, pipeline: Pipeline, counter: Counter
+    ) -> None:
+        self._config = config
+        self._admitter = admitter
+        self._pipeline = pipeline
+        self._counter = counter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. Every answer has a request id, in header and error body."""
+        path, method = scope["path"], scope["method"]
+        if path == "/api/hello" or path == "/":
+            await send_answer(
+                send, 200, [(b"content-type", b"text/plain")], b"" if method == "HEAD" else b"ok"
+            )
+            return
+        ask = self._ask(scope)
+        try:
+            await self._dispatch(path, method, ask, scope, receive, send)
+        except ApiError as error:
+            METRICS.refusals.labels(error.reason.partition(":")[0]).inc()
+            await send_error(send, error, ask.request_id)
+        except ClientGone:
+            METRICS.clients_gone.inc()
+        except (ConnectionError, OSError):
+            logger.exception("request.failed", extra={"request_id": ask.request_id})
+            await send_error(send, _internal(), ask.request_id)
+
+    async def _dispatch(
+        self, path: str, method: str, ask: Ask, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        if path in POST_PATHS:
+            _require(method, "POST")
+            await self._post(path, ask, receive, send)
+        elif path == MODELS_PATH or path.startswith(MODELS_PATH + "/"):
+            _require(method, "GET")
+            await self._models(path, ask, scope, send)
+        else:
+            raise ApiError(404, "not_found_error", f"There is nothing at {path[:200]}.")
+
+    async def _post(self, path: str, ask: Ask, receive: Receive, send: Send) -> None:
+        view = await self._admitter.authenticate(ask)
+        _check_headers(ask.headers)
+        raw = await self._read_body(ask.headers, receive)
+        if path == "/v1/messages":
+            body = read_messages_body(raw)
+            await self._pipeline.messages(ask, view, body, receive, send)
+        else:
+            body = read_messages_body(raw, is_counting=True)
+            await self._counter.count_tokens(ask, view, body, send)
+
+    async def _models(self, path: str, ask: Ask, scope: Scope, send: Send) -> None:
+        view = await self._admitter.authenticate(ask)
+        view = await self._admitter.standing(ask, view, scope=SCOPE_MODELS)
+        if path == MODELS_PATH:
+            found = list_models(view, scope["query_string"], at_us=ask.started_at_us)
+        else:
+            name = unquote(path.removeprefix(MODELS_PATH + "/"))
+            found = get_model(view, name, at_us=ask.started_at_us)
+        headers = [
+            JSON_TYPE,
+            (b"request-id", ask.request_id.encode()),
+            (b"anthropic-organization-id", view.who.tenant_id.encode()),
+        ]
+        await send_answer(send, 200, headers, json.dumps(found).encode())
+
+    def _ask(self, scope: Scope) -> Ask:
+        rid = ids.uuid7()
+        headers = headers_of(scope)
+        peer = scope.get("client")
+        return Ask(
+            rid=str(rid),
+            request_id=ids.public_id(ids.REQUEST, rid),
+            headers=headers,
+            address=client_address(
+                peer[0] if peer else "",
+                headers.get(b"x-forwarded-for", b""),
+                self._config.trusted_proxies,
+            ),
+            started_at_us=clock.now_us(),
+            begun_at=clock.monotonic_seconds(),
+        )
+
+    async def _read_body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+        """The whole body within its deadline. Raises ApiError 413 or 408, or ClientGone."""
+        limit = self._config.body_bytes_max
+        declared = headers.get(b"content-length", b"")
+        length = int(declared) if declared.isdigit() else 0
+        if length > limit:
+            raise _too_large(limit)
+        seconds = BODY_SECONDS + length / BODY_BYTES_PER_SECOND_MIN
+        try:
+            async with asyncio.timeout(seconds):
+                return await _collect(receive, limit)
+        except TimeoutError as error:
+            raise ApiError(
+                408,
+                "timeout_error",
+                "The request body did not arrive in time. Nothing was charged.",
+            ) from error
+
+
+async def _collect(receive: Receive, limit: int) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        piece = message.get("body", b"")
+        if not pieces and not message.get("more_body", False):
+            if len(piece) > limit:
+                raise _too_large(limit)
+            return bytes(piece)
+        size += len(piece)
+        if size > limit:
+            raise _too_large(limit)
+        pieces.append(piece)
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+
+
+async def send_error(send: Send, error: ApiError, request_id: str) -> None:
+    """Answer with an error in the API's own shape."""
+    body = error_body(
+        error.status, error.error_type, error.message, request_id, details=error.details
+    )
+    headers = [JSON_TYPE, *error.headers]
+    if not any(name == b"request-id" for name, _ in error.headers):
+        headers.append((b"request-id", request_id.encode()))
+    if not any(name == b"x-should-retry" for name, _ in error.headers) and error.status < 429:
+        headers.append((b"x-should-retry", b"false"))
+    await send_answer(send, error.status, headers, body)
+
+
+def headers_of(scope: Scope) -> dict[bytes, bytes]:
+    """The request's headers by lower-case name; repeated ones are joined by commas."""
+    headers: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        headers[name] = b"%b,%b" % (headers[name], value) if name in headers else value
+    return headers
+
+
+def _check_headers(headers: Mapping[bytes, bytes]) -> None:
+    if b"anthropic-version" not in headers:
+        raise ApiError(400, "invalid_request_error", "anthropic-version: header is required")
+    if b"content-length" in headers and b"transfer-encoding" in headers:
+        raise ApiError(
+            400, "invalid_request_error", "content-length and transfer-encoding exclude each other"
+        )
+    encoding = headers.get(b"content-encoding", b"identity").strip().lower()
+    if encoding not in (b"", b"identity"):
+        raise ApiError(
+            400,
+            "invalid_request_error",
+            "Compressed request bodies are not accepted. Send the body as it is.",
+            details={"error_code": "request_body_encoding_unsupported"},
+        )
+
+
+def _require(method: str, allowed: str) -> None:
+    if method != allowed:
+        raise ApiError(
+            405,
+            "invalid_request_error",
+            f"Method {method[:20]} is not allowed here; use {allowed}.",
+            headers=((b"allow", allowed.encode()),),
+        )
+
+
+def _too_large(limit: int) -> ApiError:
+    return ApiError(
+        413,
+        "request_too_large",
+        f"The request body exceeds {limit // MIB} MiB. Nothing was charged.",
+    )
+
+
+def _internal() -> ApiError:
+    return ApiError(500, "api_error", "Something went wrong on our side.", should_retry=True)

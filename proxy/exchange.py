@@ -1,0 +1,180 @@
+"""The state of one request between its admission and its end."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from proxy.api_errors import ApiError
+from proxy.events import Outcome
+from proxy.journal import line_of
+from proxy.limiter.limiter import Admission
+from proxy.limiter.limits import Spec, running_charges, settle_charges
+from proxy.metering import StreamMeter
+from proxy.pricing import rated_micro, worst_case_micro
+from proxy.routing import Route
+from proxy.snapshots import View
+from turnpike.contracts import rating
+from turnpike.contracts import usage as words
+from turnpike.contracts.usage import Attempt, EventBase
+
+_encode = msgspec.json.encode
+NO_USAGE: Mapping[str, Any] = {}
+
+
+@dataclass(slots=True, kw_only=True)
+class Exchange:
+    """One admitted request. Only its pipeline and the keeper's beats change it."""
+
+    rid: str
+    request_id: str
+    view: View
+    route: Route
+    spec: Spec
+    base: EventBase
+    admission: Admission
+    max_tokens: int
+    hold_micro: int
+    begun_at: float
+    meter: StreamMeter | None = None
+    outcome: Outcome = field(default_factory=Outcome)
+    attempts: list[Attempt] = field(default_factory=list)
+    beaten_at: float = 0.0
+    is_trued_up: bool = False
+    is_ended_elsewhere: bool = False
+    is_given_back: bool = False  # platform or upstream caused the void: its request is not counted
+    is_client_gone: bool = False
+    stopped_by: ApiError | None = None
+    close_upstream: Callable[[], None] | None = None
+    _usage_version: int = -1
+    _usage_json: bytes = b"{}"
+
+    @property
+    def usage(self) -> Mapping[str, Any]:
+        """What is known of the usage now."""
+        if self.outcome.usage:
+            return self.outcome.usage
+        return (
+            self.meter.observed_usage()
+            if self.meter is not None and self.meter.has_started
+            else NO_USAGE
+        )
+
+    def begin_attempt(self, upstream: int, credential: int | None) -> int:
+        """Count one more try; its number."""
+        number = len(self.attempts) + 1
+        self.attempts.append(Attempt(n=number, upstream=upstream, credential=credential))
+        return number
+
+    def end_attempt(
+        self,
+        outcome: str,
+        *,
+        upstream_request_id: str | None = None,
+        usage: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Say what became of the try that runs."""
+        last = self.attempts[-1]
+        self.attempts[-1] = Attempt(
+            n=last.n,
+            upstream=last.upstream,
+            credential=last.credential,
+            upstream_request_id=upstream_request_id or last.upstream_request_id,
+            outcome=outcome,
+            usage=usage,
+        )
+
+    def stop(self, reason: ApiError | None) -> None:
+        """End the stream early: the reason goes to the client, None means that it has left."""
+        if reason is None:
+            self.is_client_gone = True
+        elif self.stopped_by is None:
+            self.stopped_by = reason
+        if self.close_upstream is not None:
+            self.close_upstream()
+
+    def admitted_lines(self) -> bytes:
+        """The journal's line of the admission."""
+        return line_of(
+            "A", self.rid, b'"base":%b,"spec":%b' % (self.spec.base, self.spec.to_json())
+        )
+
+    def attempt_line(self) -> bytes:
+        """The journal's line of the attempt that is about to be sent."""
+        last = self.attempts[-1]
+        return line_of("S", self.rid, b'"n":%d,"upstream":%d' % (last.n, last.upstream))
+
+    def progress_line(self) -> bytes:
+        """The journal's line of what is known so far."""
+        assert self.meter is not None
+        return line_of(
+            "P",
+            self.rid,
+            b'%b,"hold":%d' % (self._known(self.meter), self.hold_micro),
+        )
+
+    def progress(self) -> bytes | None:
+        """What a beat leaves in Redis for the reaper."""
+        if self.meter is None or not self.meter.has_started:
+            return None
+        return b"{%b}" % self._known(self.meter)
+
+    def running_charges(self) -> dict[str, int]:
+        """What the buckets bear while the answer comes in."""
+        usage = self.usage
+        if not usage:
+            return {}
+        return running_charges(
+            self.spec, input_tokens=limited_input(usage), output_tokens=_output(usage)
+        )
+
+    def final_charges(self) -> dict[str, int]:
+        """What the buckets bear at the end."""
+        is_void = self.outcome.rank == words.RANK_VOID
+        return settle_charges(
+            self.spec,
+            input_tokens=0 if is_void else limited_input(self.outcome.usage),
+            output_tokens=0 if is_void else _output(self.outcome.usage),
+            is_void=is_void,
+            is_request_given_back=is_void and self.is_given_back,
+        )
+
+    def worst_case_micro(self) -> int:
+        """The most that the stream can still cost, now that its input is known."""
+        return worst_case_micro(
+            self.usage,
+            price_set=self.route.price_set,
+            model=self.base.model,
+            max_tokens=self.max_tokens,
+            discount_bp=self.base.discount_bp,
+        )
+
+    def worth_micro(self) -> int:
+        """What the answer is worth, before it is capped by the hold."""
+        return rated_micro(
+            self.outcome.usage,
+            price_set=self.route.price_set,
+            model=self.base.model,
+            discount_bp=self.base.discount_bp,
+            stop_reason=self.outcome.stop_reason,
+        )
+
+    def _known(self, meter: StreamMeter) -> bytes:
+        if meter.usage_version != self._usage_version:
+            self._usage_json, self._usage_version = _encode(meter.usage), meter.usage_version
+        return b'"usage":%b,"output_chars":%d,"is_final":%b' % (
+            self._usage_json,
+            meter.output_chars,
+            b"true" if meter.is_reported else b"false",
+        )
+
+
+def limited_input(usage: Mapping[str, Any]) -> int:
+    """Input tokens that count against limits: cache reads do not."""
+    counts = rating.token_counts(usage)
+    return counts[rating.INPUT] + counts[rating.CACHE_WRITE_5M] + counts[rating.CACHE_WRITE_1H]
+
+
+def _output(usage: Mapping[str, Any]) -> int:
+    return rating.token_counts(usage)[rating.OUTPUT]

@@ -1,0 +1,188 @@
+"""The parts of one worker, put together, and the rounds that run beside its requests."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from proxy.admission import Admitter
+from proxy.auth import Authenticator
+from proxy.config import ProxyConfig
+from proxy.counting import Counter
+from proxy.ending import Ending
+from proxy.endpoints import Endpoints
+from proxy.journal import Journal, JournalUnwritable
+from proxy.keeper import Keeper
+from proxy.limiter.fallback import LocalLimiter
+from proxy.limiter.limiter import Limiter
+from proxy.metrics import METRICS
+from proxy.pipeline import Pipeline
+from proxy.recovery import Recovery
+from proxy.redis_pipe import RedisAway, RedisPipe
+from proxy.refusals import RefusalLog
+from proxy.settlement import Settlement
+from proxy.snapshots import PlaneCold, SnapshotStore
+from proxy.upstreams.client import UpstreamClient
+from proxy.upstreams.forward import Forwarder
+
+logger = logging.getLogger(__name__)
+
+REFUSALS_SECONDS = 0.25
+EPOCH_SECONDS = 1.0
+GATEWAY_SECONDS = 5.0
+REAP_SECONDS = 5.0
+ADOPT_SECONDS = 2.0
+PROBE_SECONDS = 1.0
+UPSTREAM_IDLE_SECONDS = 30.0
+
+
+class Gateway:
+    """Everything that one worker of the data plane consists of."""
+
+    def __init__(self, config: ProxyConfig) -> None:
+        self.config = config
+        self._pipe = RedisPipe(
+            config.redis_url, timeout_seconds=config.redis_timeout_ms / 1_000 * 4
+        )
+        self._pipe.on_connect = self._note_connect
+        self._store = SnapshotStore(self._pipe)
+        fallback = LocalLimiter(
+            cap_micro=config.fallback_cap_micro, live_workers=lambda: self._recovery.live_workers
+        )
+        limiter = Limiter(
+            self._pipe, fallback=fallback, timeout_seconds=config.redis_timeout_ms / 1_000
+        )
+        self._journal = Journal(config.journal_dir / config.worker, fsync=config.journal_fsync)
+        self._settlement = Settlement(
+            limiter=limiter,
+            pipe=self._pipe,
+            journal=self._journal,
+            resend_seconds=config.resend_ms / 1_000,
+        )
+        authenticator = Authenticator(self._store, peppers=config.peppers)
+        self._keeper = Keeper(
+            limiter=limiter,
+            authenticator=authenticator,
+            beat_seconds=config.beat_ms / 1_000,
+            drain_seconds=config.drain_seconds,
+        )
+        self._refusals = RefusalLog(self._pipe)
+        self._client = UpstreamClient(
+            connections_max=config.upstream_connections_max, idle_seconds=UPSTREAM_IDLE_SECONDS
+        )
+        forwarder = Forwarder(
+            self._client,
+            master_keys=config.master_keys,
+            simulator_control=config.simulator_control,
+        )
+        admitter = Admitter(
+            config=config,
+            authenticator=authenticator,
+            store=self._store,
+            limiter=limiter,
+            refusals=self._refusals,
+        )
+        self._recovery = Recovery(
+            config=config,
+            pipe=self._pipe,
+            store=self._store,
+            settlement=self._settlement,
+            keeper=self._keeper,
+        )
+        pipeline = Pipeline(
+            admitter=admitter,
+            forwarder=forwarder,
+            journal=self._journal,
+            settlement=self._settlement,
+            ending=Ending(limiter=limiter, settlement=self._settlement),
+            keeper=self._keeper,
+        )
+        self.endpoints = Endpoints(
+            config=config,
+            admitter=admitter,
+            pipeline=pipeline,
+            counter=Counter(admitter=admitter, forwarder=forwarder),
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+        self._bring_back: asyncio.Task[None] | None = None
+        self._is_draining = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a request could be admitted now."""
+        return (
+            self._pipe.is_connected
+            and self._store.plane is not None
+            and self._journal.is_writable
+            and not self._is_draining
+        )
+
+    async def start(self) -> None:
+        """Open the journal, connect, and start the rounds. Redis may be away: that passes."""
+        with suppress(JournalUnwritable):
+            self._journal.open()
+        await self._pipe.start()
+        rounds: list[tuple[float, Callable[[], Awaitable[object]]]] = [
+            (GATEWAY_SECONDS, self._recovery.beat_gateway),
+            (EPOCH_SECONDS, self._watch),
+            (ADOPT_SECONDS, self._recovery.adopt_journals),
+            (REAP_SECONDS, self._recovery.reap),
+            (self.config.confirm_ms / 1_000, self._settlement.confirm),
+            (REFUSALS_SECONDS, self._refusals.flush),
+            (PROBE_SECONDS, self._probe),
+        ]
+        self._tasks = [
+            asyncio.create_task(self._keeper.run_forever(), name="beats"),
+            asyncio.create_task(self._journal.sync_forever(), name="sync"),
+            *[asyncio.create_task(_repeat(act, seconds)) for seconds, act in rounds],
+        ]
+
+    def begin_drain(self) -> None:
+        """The server takes no more connections; what runs may end within the drain time."""
+        self._is_draining = True
+        self._keeper.begin_drain()
+
+    async def stop(self) -> None:
+        """Stop the rounds and close everything. What is unconfirmed stays in the journal."""
+        for task in (*self._tasks, self._bring_back):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+        with suppress(RedisAway):
+            await self._refusals.flush()
+            await self._settlement.confirm()
+            await self._recovery.leave()
+        self._recovery.release()
+        self._journal.close()
+        await self._client.close()
+        await self._pipe.stop()
+
+    async def _probe(self) -> None:
+        self._journal.probe()
+        METRICS.requests_open.set(self._keeper.open_count)
+        METRICS.events_unconfirmed.set(self._settlement.unconfirmed)
+        if self._store.plane is None and self._pipe.is_connected:
+            await self._store.read_plane()
+
+    async def _watch(self) -> None:
+        if await self._recovery.watch_epochs():
+            await self._recovery.bring_back()
+
+    def _note_connect(self, _run_id: str) -> None:
+        """A connection came back: whatever the server may have lost is brought back at once."""
+        if self._bring_back is None or self._bring_back.done():
+            self._bring_back = asyncio.get_running_loop().create_task(self._recovery.bring_back())
+
+
+async def _repeat(act: Callable[[], Awaitable[object]], seconds: float) -> None:
+    while True:
+        try:
+            await act()
+        except (RedisAway, PlaneCold):
+            # The next round tries again; requests are answered by the fallback's rules meanwhile.
+            pass
+        except Exception:
+            METRICS.round_errors.inc()
+            logger.exception("round.failed")
+        await asyncio.sleep(seconds)

@@ -1,0 +1,262 @@
+"""The worker's append-only record of requests.
+
+One folder a worker, locked for the worker's life; segments in it hold a line for each step:
+
+    <CRC32, 8 hex digits> <JSON>\\n
+    {"t":"A","rid":…,"base":…,"spec":…}    admitted
+    {"t":"S","rid":…,"n":1,"upstream":7}   an attempt is about to be sent
+    {"t":"P","rid":…,"usage":…,"output_chars":…,"is_final":…,"hold":…}
+                                           known usage, before the bytes it counts go out
+    {"t":"F","rid":…,"event":…,"charges":…}  the final event, written before it is settled
+
+Lines survive `kill -9`, since the page cache has them; a host crash loses at most the last interval
+between two syncs. A segment is deleted when every request in it is confirmed as posted.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+logger = logging.getLogger(__name__)
+
+SEGMENT_BYTES_MAX = 16 * 1024 * 1024
+FSYNC_SECONDS = 0.05
+LINE_BYTES_MAX = 4 * 1024 * 1024
+LOCK_NAME = "lock"
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class JournalUnwritable(Exception):
+    """The disk refuses the journal's lines; nothing may be admitted."""
+
+
+@dataclass(slots=True)
+class Segment:
+    """One file and the requests that still need it."""
+
+    path: Path
+    rids: set[str] = field(default_factory=set)
+
+
+class Journal:
+    """Appends lines for one worker. Blocking writes: they end in the page cache."""
+
+    def __init__(
+        self, folder: Path, *, fsync: str = "interval", segment_bytes_max: int = SEGMENT_BYTES_MAX
+    ) -> None:
+        self._folder = folder
+        self._fsync = fsync
+        self._segment_bytes_max = segment_bytes_max
+        self._segments: list[Segment] = []
+        self._file = -1
+        self._lock = -1
+        self._number = 0
+        self._size = 0
+        self._is_dirty = False
+        self.is_writable = False
+
+    def open(self) -> None:
+        """Make and lock the folder, and begin its first segment. Raises JournalUnwritable."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = os.open(
+                self._folder / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
+            )
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._begin_segment()
+        except OSError as error:
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
+            raise JournalUnwritable(str(error)) from error
+        self.is_writable = True
+
+    def append(self, rid: str, *lines: bytes) -> None:
+        """Write lines of one request in one call. Raises JournalUnwritable."""
+        data = b"".join(lines)
+        try:
+            if self._size + len(data) > self._segment_bytes_max:
+                self._begin_segment()
+            _write_all(self._file, data)
+            if self._fsync == "always":
+                os.fdatasync(self._file)
+        except OSError as error:
+            # Whatever half of a line went out is torn, and a reader skips it by its checksum; what
+            # follows begins in a segment of its own.
+            self.is_writable = False
+            raise JournalUnwritable(str(error)) from error
+        self._size += len(data)
+        self._is_dirty = True
+        self._segments[-1].rids.add(rid)
+
+    def confirm(self, rid: str) -> None:
+        """The request is posted: forget it, and delete the segments that nobody needs any more."""
+        for segment in self._segments:
+            segment.rids.discard(rid)
+        while len(self._segments) > 1 and not self._segments[0].rids:
+            with contextlib.suppress(FileNotFoundError):
+                self._segments.pop(0).path.unlink()
+
+    def probe(self) -> None:
+        """Try the disk again after it refused a line, in a new segment."""
+        if self.is_writable:
+            return
+        with contextlib.suppress(OSError, JournalUnwritable):
+            if self._lock < 0:
+                self.open()
+                return
+            self._begin_segment()
+            os.write(self._file, b"\n")
+            self.is_writable = True
+
+    async def sync_forever(self) -> None:
+        """Bring lines to the disk every 50 ms, outside the event loop."""
+        loop = asyncio.get_running_loop()
+        while self._fsync == "interval":
+            await asyncio.sleep(FSYNC_SECONDS)
+            if self._is_dirty:
+                self._is_dirty = False
+                with contextlib.suppress(OSError):
+                    await loop.run_in_executor(None, os.fdatasync, self._file)
+
+    def close(self) -> None:
+        """Sync and unlock. The folder goes too when everything in it is confirmed."""
+        if self._file >= 0:
+            with contextlib.suppress(OSError):
+                os.fdatasync(self._file)
+            os.close(self._file)
+            self._file = -1
+        if not any(segment.rids for segment in self._segments):
+            remove_folder(self._folder)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+        self.is_writable = False
+
+    def _begin_segment(self) -> None:
+        self._number += 1
+        path = self._folder / f"{self._number:06d}.log"
+        file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        if self._file >= 0:
+            os.close(self._file)
+        self._file, self._size = file, 0
+        self._segments.append(Segment(path))
+
+
+def _write_all(file: int, data: bytes) -> None:
+    if os.write(file, data) != len(data):
+        raise OSError("The disk took a part of a line.")
+
+
+def line_of(kind: str, rid: str, body: bytes) -> bytes:
+    """One line: `body` is JSON members without braces, for example ``b'"n":1'``."""
+    json = b'{"t":"%b","rid":"%b",%b}' % (kind.encode(), rid.encode(), body)
+    return b"%08x %b\n" % (zlib.crc32(json), json)
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a segment in order; torn and damaged ones are skipped and logged."""
+    with path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(LINE_BYTES_MAX), b""), start=1):
+            if line == b"\n":
+                continue
+            checksum, _, json = line.rstrip(b"\n").partition(b" ")
+            try:
+                is_whole = int(checksum, 16) == zlib.crc32(json)
+                if is_whole:
+                    yield _decode(json)
+            except ValueError:
+                is_whole = False
+            if not is_whole:
+                logger.warning("journal.line_damaged", extra={"segment": path.name, "line": number})
+
+
+@dataclass(slots=True)
+class Remains:
+    """What a dead worker's journal tells of one request."""
+
+    rid: str
+    base: dict[str, Any] = field(default_factory=dict)
+    spec: Any = None
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    usage: dict[str, Any] | None = None
+    output_chars: int = 0
+    is_final: bool = False
+    hold_micro: int | None = None
+    event: dict[str, Any] | None = None
+    charges: dict[str, int] = field(default_factory=dict)
+
+    def take(self, line: dict[str, Any]) -> None:
+        """Add what one line says."""
+        kind = line.get("t")
+        if kind == "A":
+            self.base, self.spec = line["base"], line["spec"]
+        elif kind == "S":
+            self.attempts.append({"n": line["n"], "upstream": line["upstream"]})
+        elif kind == "P":
+            self.usage, self.output_chars = line["usage"], line["output_chars"]
+            self.is_final, self.hold_micro = line["is_final"], line["hold"]
+        elif kind == "F":
+            self.event, self.charges = line["event"], line["charges"]
+
+
+class DeadJournal:
+    """The folder of a worker that is gone, locked by who settles what it left."""
+
+    def __init__(self, folder: Path, lock: int) -> None:
+        self.folder = folder
+        self._lock = lock
+
+    @classmethod
+    def take(cls, folder: Path) -> "DeadJournal | None":
+        """Lock a folder; None while its worker lives or another one is at it."""
+        try:
+            lock = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            return None
+        return cls(folder, lock)
+
+    def read(self) -> dict[str, Remains]:
+        """What each request in the folder left behind, by rid."""
+        remains: dict[str, Remains] = {}
+        for path in sorted(self.folder.glob("*.log")):
+            for line in read_lines(path):
+                rid = line.get("rid")
+                if isinstance(rid, str):
+                    remains.setdefault(rid, Remains(rid)).take(line)
+        return remains
+
+    def remove(self) -> None:
+        """Delete the folder: everything in it is confirmed."""
+        remove_folder(self.folder)
+        self.release()
+
+    def release(self) -> None:
+        """Unlock the folder and leave it for later."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a journal's folder; the lock goes last."""
+    with contextlib.suppress(OSError):
+        for path in folder.glob("*.log"):
+            path.unlink()
+        (folder / LOCK_NAME).unlink()
+        folder.rmdir()

@@ -1,0 +1,357 @@
+"""One request from top to bottom: authenticate, admit, hold, forward, settle."""
+
+import asyncio
+import logging
+
+from proxy.admission import Admitter, Ask
+from proxy.api_errors import ApiError, overloaded
+from proxy.asgi import Headers, Receive, Send
+from proxy.body import MessagesBody
+from proxy.ending import Ending
+from proxy.exchange import Exchange
+from proxy.journal import Journal, JournalUnwritable
+from proxy.keeper import Keeper
+from proxy.limiter.answers import rate_limit_headers
+from proxy.metering import FLAG_MALFORMED_ANSWER, StreamMeter, meter_answer
+from proxy.metrics import METRICS
+from proxy.responses import (
+    error_event,
+    send_answer,
+    upstream_response_headers,
+)
+from proxy.settlement import Settlement
+from proxy.snapshots import View
+from proxy.sse import StreamTooLarge
+from proxy.streaming import StreamEnd, relay, wait_for_disconnect
+from proxy.upstreams.client import ConnectionLost, UpstreamError, UpstreamResponse
+from proxy.upstreams.forward import (
+    AttemptFailed,
+    Call,
+    Forwarder,
+    failure_of,
+    header_of,
+    with_request_id,
+)
+from proxy.upstreams.selection import ATTEMPTS_MAX, Hop
+from turnpike.contracts import usage as words
+from turnpike.kernel import clock
+
+logger = logging.getLogger(__name__)
+
+ANSWER_BYTES_MAX = 64 * 1024 * 1024
+MESSAGES_PATH = b"/v1/messages"
+
+
+class Pipeline:
+    """Answers /v1/messages. Whatever was admitted is ended here, exactly once."""
+
+    def __init__(
+        self,
+        *,
+        admitter: Admitter,
+        forwarder: Forwarder,
+        journal: Journal,
+        settlement: Settlement,
+        ending: Ending,
+        keeper: Keeper,
+    ) -> None:
+        self._admitter = admitter
+        self._forwarder = forwarder
+        self._journal = journal
+        self._settlement = settlement
+        self._ending = ending
+        self._keeper = keeper
+
+    async def messages(
+        self, ask: Ask, view: View, body: MessagesBody, receive: Receive, send: Send
+    ) -> None:
+        """Serve one request. Raises ApiError while nothing has been sent to the client."""
+        if not self._journal.is_writable or self._settlement.is_full:
+            raise overloaded("The service cannot record usage at the moment.", reason="journal")
+        exchange = await self._admitter.admit(ask, view, body)
+        self._keeper.add(exchange)
+        try:
+            await self._forward(ask, exchange, body, receive, send)
+        except ApiError as error:
+            exchange.outcome.http_status = error.status
+            exchange.outcome.error_type = error.error_type
+            await self._ending.end(exchange)
+            error.headers = (*error.headers, *self._headers(exchange))
+            raise
+        finally:
+            self._keeper.remove(exchange)
+
+    async def _forward(
+        self, ask: Ask, exchange: Exchange, body: MessagesBody, receive: Receive, send: Send
+    ) -> None:
+        call = Call(
+            path=MESSAGES_PATH,
+            headers=ask.headers,
+            request_id=exchange.request_id,
+            is_stream=body.is_stream,
+        )
+        hops = exchange.route.hops
+        index = 0
+        while True:
+            hop = hops[index]
+            try:
+                await self._attempt(hop, call, exchange, body, receive, send)
+            except AttemptFailed as failure:
+                exchange.end_attempt(
+                    failure.outcome, upstream_request_id=failure.upstream_request_id
+                )
+                index = _next_hop(index, failure, tries=len(exchange.attempts), hops=len(hops))
+                if index < 0:
+                    exchange.is_given_back = True
+                    raise failure.error from failure
+                METRICS.retries.inc()
+            else:
+                return
+
+    async def _attempt(
+        self,
+        hop: Hop,
+        call: Call,
+        exchange: Exchange,
+        body: MessagesBody,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        exchange.begin_attempt(hop.upstream.upstream, self._forwarder.credential_of(hop))
+        self._write_begin(exchange)
+        response = await self._forwarder.open(hop, call, body.to_upstream(hop.upstream_model))
+        exchange.outcome.http_status = response.status
+        if response.status >= 400:
+            await self._relay_refusal(exchange, response, send)
+        elif body.is_stream and _is_event_stream(response):
+            await self._stream(hop, exchange, response, receive, send)
+        else:
+            await self._answer(hop, exchange, response, send)
+
+    async def _answer(
+        self, hop: Hop, exchange: Exchange, response: UpstreamResponse, send: Send
+    ) -> None:
+        """A JSON answer: read whole, metered and written down before the client sees a byte.
+
+        Reading goes on when the client has left, since the upstream bills in full.
+        """
+        try:
+            payload = await response.read_all(ANSWER_BYTES_MAX, hop.upstream.answer_timeout_seconds)
+        except UpstreamError as error:
+            raise failure_of(error) from error
+        meter = meter_answer(payload)
+        METRICS.note_flags(meter.flags)
+        if FLAG_MALFORMED_ANSWER in meter.flags:
+            raise _unreadable(response)
+        outcome = exchange.outcome
+        outcome.rank = words.RANK_REPORTED if meter.is_reported else words.RANK_OBSERVED
+        outcome.usage = meter.observed_usage(max_tokens=exchange.max_tokens)
+        outcome.stop_reason = meter.stop_reason
+        outcome.upstream_model = meter.model
+        outcome.ttft_us = self._since(exchange)
+        exchange.end_attempt(
+            words.OUTCOME_ANSWERED,
+            upstream_request_id=header_of(response.headers, b"request-id"),
+            usage=outcome.usage,
+        )
+        ended = await self._ending.write_down(exchange)
+        headers = [*upstream_response_headers(response.headers), *self._headers(exchange)]
+        await send_answer(send, response.status, headers, payload)
+        await self._settlement.settle(ended)
+
+    async def _relay_refusal(
+        self, exchange: Exchange, response: UpstreamResponse, send: Send
+    ) -> None:
+        """The upstream judged the request itself: its words go out as they are, under our id."""
+        try:
+            payload = await response.read_all(ANSWER_BYTES_MAX, 30.0)
+        except UpstreamError as error:
+            raise failure_of(error) from error
+        upstream_id = header_of(response.headers, b"request-id")
+        exchange.outcome.error_type = "upstream_refusal"
+        exchange.end_attempt(words.OUTCOME_REFUSED, upstream_request_id=upstream_id)
+        ended = await self._ending.write_down(exchange)
+        headers = [*upstream_response_headers(response.headers), *self._headers(exchange)]
+        payload = with_request_id(payload, upstream_id=upstream_id, request_id=exchange.request_id)
+        await send_answer(send, response.status, headers, payload)
+        await self._settlement.settle(ended)
+
+    async def _stream(
+        self,
+        hop: Hop,
+        exchange: Exchange,
+        response: UpstreamResponse,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        meter = exchange.meter = StreamMeter(max_tokens=exchange.max_tokens)
+        silence_seconds = hop.upstream.silence_timeout_seconds
+        first = await _first_chunk(response, meter, silence_seconds)
+        exchange.outcome.ttft_us = self._since(exchange)
+        exchange.close_upstream = None if hop.upstream.on_disconnect == "drain" else response.close
+        headers = [*upstream_response_headers(response.headers), *self._headers(exchange)]
+        watch = asyncio.ensure_future(wait_for_disconnect(receive, lambda: exchange.stop(None)))
+        try:
+            await send(
+                {"type": "http.response.start", "status": response.status, "headers": headers}
+            )
+            end = await relay(
+                response,
+                first,
+                meter=meter,
+                send=send,
+                note=lambda: self._note_progress(exchange),
+                is_client_gone=lambda: exchange.is_client_gone,
+                silence_seconds=silence_seconds,
+            )
+        finally:
+            watch.cancel()
+            response.close()
+        self._conclude(exchange, response, is_final=_is_final(meter, end))
+        ended = await self._ending.write_down(exchange)
+        if not exchange.is_client_gone:
+            tail = _tail(exchange, end)
+            await send({"type": "http.response.body", "body": tail, "more_body": False})
+        await self._settlement.settle(ended)
+
+    def _conclude(self, exchange: Exchange, response: UpstreamResponse, *, is_final: bool) -> None:
+        meter = exchange.meter
+        assert meter is not None
+        METRICS.note_flags(meter.flags)
+        outcome = exchange.outcome
+        outcome.stop_reason = meter.stop_reason
+        outcome.upstream_model = meter.model
+        outcome.output_chars = meter.output_chars
+        if is_final:
+            outcome.rank, outcome.usage = words.RANK_REPORTED, dict(meter.usage)
+        elif meter.has_started:
+            outcome.rank, outcome.usage = words.RANK_OBSERVED, meter.observed_usage()
+            METRICS.cut_streams.inc()
+        exchange.end_attempt(
+            words.OUTCOME_ANSWERED
+            if is_final
+            else words.OUTCOME_CUT
+            if meter.has_started
+            else words.OUTCOME_UNKNOWN,
+            upstream_request_id=header_of(response.headers, b"request-id"),
+            usage=outcome.usage,
+        )
+
+    def _write_begin(self, exchange: Exchange) -> None:
+        lines: tuple[bytes, ...] = (exchange.attempt_line(),)
+        if len(exchange.attempts) == 1:
+            lines = (exchange.admitted_lines(), *lines)
+        try:
+            self._journal.append(exchange.rid, *lines)
+        except JournalUnwritable as error:
+            METRICS.journal_errors.inc()
+            exchange.is_given_back = True
+            raise overloaded(
+                "The service cannot record usage at the moment.", reason="journal"
+            ) from error
+
+    def _note_progress(self, exchange: Exchange) -> None:
+        try:
+            self._journal.append(exchange.rid, exchange.progress_line())
+        except JournalUnwritable:
+            # The stream goes on: its end settles through Redis, and new requests are refused.
+            METRICS.journal_errors.inc()
+
+    def _headers(self, exchange: Exchange) -> Headers:
+        view = exchange.view
+        headers: Headers = [
+            (b"request-id", exchange.request_id.encode()),
+            (b"anthropic-organization-id", view.who.tenant_id.encode()),
+            *rate_limit_headers(exchange.spec, exchange.admission),
+        ]
+        workspace = view.who.workspaces.get(str(view.key.workspace))
+        if workspace is not None:
+            headers.append((b"anthropic-workspace-id", workspace.workspace_id.encode()))
+        if exchange.route.is_successor:
+            headers.append((b"x-turnpike-served-model", exchange.base.model.encode()))
+        return headers
+
+    def _since(self, exchange: Exchange) -> int:
+        return int((clock.monotonic_seconds() - exchange.begun_at) * 1_000_000)
+
+
+async def _first_chunk(
+    response: UpstreamResponse, meter: StreamMeter, silence_seconds: float
+) -> bytes:
+    """The first bytes of a stream. While nothing has gone out, a failure may be tried elsewhere."""
+    try:
+        chunk = await response.read_chunk(silence_seconds)
+        meter.feed(chunk)
+    except UpstreamError as error:
+        raise failure_of(error) from error
+    except StreamTooLarge as error:
+        response.close()
+        raise _unreadable(response) from error
+    if not chunk:
+        raise failure_of(ConnectionLost("The stream ended before it began."))
+    if meter.error_event is not None and not meter.has_started:
+        response.close()
+        raise AttemptFailed(
+            overloaded(
+                "The model is overloaded at the moment. Nothing was charged.", reason="upstream"
+            ),
+            outcome=words.OUTCOME_REFUSED,
+            upstream_request_id=header_of(response.headers, b"request-id"),
+        )
+    return chunk
+
+
+def _next_hop(index: int, failure: AttemptFailed, *, tries: int, hops: int) -> int:
+    """Where to try next, or -1: the next upstream if there is one, else the same once more."""
+    if tries >= ATTEMPTS_MAX or not failure.may_try_next:
+        return -1
+    if index + 1 < hops:
+        return index + 1
+    return index if failure.is_repeatable and tries < 2 else -1
+
+
+def _is_final(meter: StreamMeter, end: StreamEnd) -> bool:
+    """Whether the upstream gave its own final usage, and the stream came to its end."""
+    return meter.is_reported and (meter.is_complete or end is StreamEnd.CLEAN)
+
+
+def _tail(exchange: Exchange, end: StreamEnd) -> bytes:
+    """What ends the client's stream: nothing after a whole answer, else an error event.
+
+    SDKs take a stream that just stops for a complete answer, so it must never just stop.
+    """
+    meter = exchange.meter
+    assert meter is not None
+    if meter.is_complete or meter.error_event is not None:
+        return b""
+    stopped = exchange.stopped_by
+    if stopped is not None:
+        return error_event(stopped.error_type, stopped.message, exchange.request_id)
+    if end is StreamEnd.SILENT:
+        return error_event(
+            "timeout_error", "The model fell silent. What it wrote is charged.", exchange.request_id
+        )
+    return error_event(
+        "api_error", "The model's answer broke off. What it wrote is charged.", exchange.request_id
+    )
+
+
+def _unreadable(response: UpstreamResponse) -> AttemptFailed:
+    error = ApiError(
+        500,
+        "api_error",
+        "The model's answer could not be read. Nothing was charged.",
+        reason="upstream",
+        should_retry=True,
+    )
+    return AttemptFailed(
+        error,
+        outcome=words.OUTCOME_UNKNOWN,
+        may_try_next=False,
+        upstream_request_id=header_of(response.headers, b"request-id"),
+    )
+
+
+def _is_event_stream(response: UpstreamResponse) -> bool:
+    content_type = header_of(response.headers, b"content-type") or ""
+    return content_type.startswith("text/event-stream")

@@ -1,0 +1,121 @@
+"""Path and model name to a route: upstream, converter, price."""
+
+from dataclasses import dataclass
+
+from proxy.api_errors import ApiError
+from proxy.snapshots import Plane, View
+from proxy.upstreams.selection import Hop, in_order
+from turnpike.contracts import rating
+from turnpike.contracts.snapshots import Candidate, ModelSnapshot, PriceSet
+
+RETIRED = "retired"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Where a request may go, in order, and what it costs."""
+
+    model: ModelSnapshot
+    requested: str
+    price_set: PriceSet
+    hops: tuple[Hop, ...]
+    is_successor: bool
+
+
+def route_model(view: View, name: str, *, at_us: int) -> Route:
+    """The route of a model name for a key.
+
+    Raises ApiError: 404 for an unknown, disabled or unpriced model, 403 for one the key or its tier
+    may not use, 529 when no upstream that serves it is enabled.
+    """
+    plane = view.plane
+    model = plane.find_model(name)
+    if model is None or not model.is_enabled:
+        raise _unknown(name)
+    served, is_successor = model, False
+    candidates = _enabled(plane, model)
+    if not candidates and model.is_successor_allowed and model.successor:
+        successor = plane.find_model(model.successor)
+        if successor is not None and successor.is_enabled:
+            served, candidates, is_successor = successor, _enabled(plane, successor), True
+    _check_allowed(view, asked=model, served=served)
+    price_set = plane.find_price_set(book=view.terms.book, at_us=at_us)
+    if price_set is None or not is_priced(price_set, served.model):
+        raise _unknown(name)
+    if not candidates:
+        if model.lifecycle == RETIRED or not plane.snapshot.routes.get(served.model):
+            raise _unknown(name)
+        raise ApiError(
+            529,
+            "overloaded_error",
+            "No upstream serves this model at the moment.",
+            retry_after_seconds=5,
+        )
+    return Route(
+        model=served,
+        requested=name,
+        price_set=price_set,
+        hops=in_order(plane.snapshot.upstreams, candidates),
+        is_successor=is_successor,
+    )
+
+
+def is_priced(price_set: PriceSet, model: str) -> bool:
+    """Whether a model has all five token prices; without them nothing may be admitted."""
+    present = {
+        row.component for row in price_set.prices.get(model, ()) if row.variant == rating.STANDARD
+    }
+    return present.issuperset(rating.TOKEN_COMPONENTS)
+
+
+def visible_models(view: View, *, at_us: int) -> list[ModelSnapshot]:
+    """The models that a key may use and that somebody serves, newest first."""
+    price_set = view.plane.find_price_set(book=view.terms.book, at_us=at_us)
+    if price_set is None:
+        return []
+    found = [
+        model
+        for model in view.plane.snapshot.models.values()
+        if model.is_enabled
+        and _is_allowed(view, model.model)
+        and is_priced(price_set, model.model)
+        and _enabled(view.plane, model)
+    ]
+    return sorted(found, key=lambda model: (model.created_at, model.model), reverse=True)
+
+
+def _check_allowed(view: View, *, asked: ModelSnapshot, served: ModelSnapshot) -> None:
+    for model in (asked, served):
+        if not _is_allowed(view, model.model):
+            raise ApiError(
+                403, "permission_error", f"This API key may not use the model {model.model}."
+            )
+
+
+def _is_allowed(view: View, model: str) -> bool:
+    if model in view.tier.denied_models:
+        return False
+    allowed = view.key.models
+    return (
+        allowed is None
+        or model in allowed
+        or any(
+            (found := view.plane.find_model(name)) is not None and found.model == model
+            for name in allowed
+        )
+    )
+
+
+def _enabled(plane: Plane, model: ModelSnapshot) -> list[Candidate]:
+    upstreams = plane.snapshot.upstreams
+    return [
+        candidate
+        for candidate in plane.snapshot.routes.get(model.model, ())
+        if (upstream := upstreams.get(str(candidate.upstream))) is not None
+        and upstream.is_enabled
+        and upstream.kind == "anthropic"
+    ]
+
+
+def _unknown(name: str) -> ApiError:
+    return ApiError(404, "not_found_error", f"model: {name[:200]}")

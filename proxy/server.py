@@ -1,0 +1,59 @@
+"""The gunicorn worker class: uvicorn with httptools and uvloop."""
+
+import asyncio
+import gc
+import signal
+import socket
+import sys
+from typing import Any, ClassVar
+
+from gunicorn.arbiter import Arbiter
+from uvicorn.server import Server
+from uvicorn_worker import UvicornWorker
+
+# Cancelling what still runs is left some seconds before gunicorn kills the worker.
+CANCEL_SECONDS = 3
+
+
+class DrainingServer(Server):
+    """A server that tells its app when it stops taking connections."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let the app begin to drain, then wait for what runs."""
+        begin_drain = getattr(self.config.app, "begin_drain", None)
+        if begin_drain is not None:
+            begin_drain()
+        await super().shutdown(sockets)
+
+
+class Worker(UvicornWorker):  # type: ignore[misc]  # the package ships no types
+    """Runs the data plane, the control plane, or both on one port."""
+
+    CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
+        "loop": "uvloop",
+        "http": "httptools",
+        "lifespan": "on",
+        "ws": "none",
+        "interface": "asgi3",
+        # Nothing sets these headers before us but proxies that TRUSTED_PROXIES names.
+        "proxy_headers": False,
+        "server_header": False,
+        "access_log": False,
+    }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.config.timeout_graceful_shutdown = max(1, self.cfg.graceful_timeout - CANCEL_SECONDS)
+
+    async def _serve(self) -> None:
+        self.config.app = self.wsgi
+        server = DrainingServer(config=self.config)
+        asyncio.get_running_loop().add_signal_handler(
+            signal.SIGQUIT, self.handle_exit, signal.SIGQUIT, None
+        )
+        # What was loaded at start lives as long as the process: collections need not walk it.
+        gc.collect()
+        gc.freeze()
+        await server.serve(sockets=self.sockets)
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)

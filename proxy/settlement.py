@@ -1,0 +1,153 @@
+"""Ends requests once: journal first, then Redis, until the event is confirmed as posted.
+
+What is settled stays in the outbox until the record's tombstone shows its rank or a better one.
+What is not confirmed in a minute is sent again, and all of it at once when Redis comes back with
+other data: the ingest's primary key makes that harmless.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import msgspec
+
+from proxy.journal import Journal, JournalUnwritable, line_of
+from proxy.limiter.limiter import Limiter
+from proxy.limiter.limits import Spec
+from proxy.metrics import METRICS
+from proxy.redis_pipe import RedisAway, RedisPipe, RedisReplyError
+from turnpike.contracts.usage import UsageEvent
+from turnpike.kernel import clock, keyspace
+
+logger = logging.getLogger(__name__)
+
+OUTBOX_MAX = 200_000
+BATCH = 500
+
+_encode = msgspec.json.encode
+
+
+@dataclass(slots=True, kw_only=True)
+class Ended:
+    """A request that ended, and what its settlement needs."""
+
+    rid: str
+    tenant: int
+    rank: int
+    spec: Spec
+    event: bytes
+    charges: Mapping[str, int]
+    amount_micro: int
+    on_confirmed: Callable[[str], None]
+    sent_at: float = 0.0
+
+
+class Settlement:
+    """Settles ended requests and remembers them until they are posted."""
+
+    def __init__(
+        self,
+        *,
+        limiter: Limiter,
+        pipe: RedisPipe,
+        journal: Journal,
+        resend_seconds: float,
+        monotonic: Callable[[], float] = clock.monotonic_seconds,
+    ) -> None:
+        self._limiter = limiter
+        self._pipe = pipe
+        self._journal = journal
+        self._resend_seconds = resend_seconds
+        self._monotonic = monotonic
+        self._outbox: dict[str, Ended] = {}
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many ended requests are not known to be posted."""
+        return len(self._outbox)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much is unconfirmed that nothing more may be admitted."""
+        return len(self._outbox) >= OUTBOX_MAX
+
+    def write_down(
+        self, event: UsageEvent, *, spec: Spec, charges: Mapping[str, int], amount_micro: int
+    ) -> Ended:
+        """Journal the end of a request of this worker: from now on it is certain to be charged."""
+        body = _encode(event)
+        try:
+            self._journal.append(
+                event.rid,
+                line_of("F", event.rid, b'"event":%b,"charges":%b' % (body, _encode(charges))),
+            )
+        except JournalUnwritable:
+            # Redis still takes the event; only a crash before that would lose it.
+            logger.exception("journal.unwritable")
+            METRICS.journal_errors.inc()
+        return Ended(
+            rid=event.rid,
+            tenant=event.tenant,
+            rank=event.rank,
+            spec=spec,
+            event=body,
+            charges=charges,
+            amount_micro=amount_micro,
+            on_confirmed=self._journal.confirm,
+        )
+
+    async def settle(self, ended: Ended) -> None:
+        """Free the slot, true up and append the event; what fails now is sent again later."""
+        self._outbox[ended.rid] = ended
+        await self._send(ended)
+
+    def adopt(self, ended: Ended) -> None:
+        """Take over what a dead worker ended; the next round asks whether it is posted already."""
+        self._outbox[ended.rid] = ended
+
+    async def confirm(self) -> None:
+        """Forget what is posted, and send again what should be by now. May raise RedisAway."""
+        now = self._monotonic()
+        waiting = iter(list(self._outbox.values()))
+        while batch := list(islice(waiting, BATCH)):
+            posted = await self._posted_ranks(batch)
+            for ended, rank in zip(batch, posted, strict=True):
+                if rank is not None and rank >= ended.rank:
+                    self._forget(ended)
+                elif now - ended.sent_at >= self._resend_seconds:
+                    await self._send(ended)
+
+    async def resend_all(self) -> None:
+        """Redis lost data: everything that is not known to be posted goes out again."""
+        for ended in list(self._outbox.values()):
+            await self._send(ended)
+
+    async def _send(self, ended: Ended) -> None:
+        ended.sent_at = self._monotonic()
+        try:
+            await self._limiter.settle(
+                ended.spec,
+                charges=ended.charges,
+                hold_micro=ended.amount_micro,
+                event=ended.event,
+                rank=ended.rank,
+            )
+        except (RedisAway, RedisReplyError) as error:
+            METRICS.settle_errors.inc()
+            logger.warning("settle.failed", extra={"rid": ended.rid, "error": str(error)})
+
+    async def _posted_ranks(self, batch: Iterable[Ended]) -> list[int | None]:
+        replies = await self._pipe.execute_many(
+            [("HGET", keyspace.record(ended.tenant, ended.rid), "posted") for ended in batch]
+        )
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise RedisAway(str(reply)) from reply
+        return [None if reply is None else int(reply) for reply in replies]
+
+    def _forget(self, ended: Ended) -> None:
+        # A better event of the same request may have taken its place meanwhile.
+        if self._outbox.get(ended.rid) is ended:
+            del self._outbox[ended.rid]
+            ended.on_confirmed(ended.rid)

@@ -1,0 +1,243 @@
+"""Sends one attempt to one upstream, and says what may be done when it fails.
+
+Whoever pays decides what a failure means: as long as nothing was billed, another try is free. What
+an upstream says about our own credentials or quota is never shown to a tenant.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from proxy.api_errors import ApiError, overloaded
+from proxy.metrics import METRICS
+from proxy.responses import upstream_request_headers
+from proxy.upstreams import client as wire
+from proxy.upstreams.selection import Hop
+from turnpike.contracts import usage as words
+from turnpike.contracts.snapshots import UpstreamSnapshot, credential_place
+from turnpike.kernel import sealing
+
+logger = logging.getLogger(__name__)
+
+ERROR_BYTES_MAX = 1024 * 1024
+ERROR_SECONDS = 10.0
+RETRY_AFTER_MAX = 60
+CREDENTIALS_MAX = 1_000
+# What an upstream says of us, not of the tenant: bad credentials, no credit, no quota, no capacity.
+OURS = frozenset((401, 402, 403, 407, 408, 409, 425, 429))
+
+
+class AttemptFailed(Exception):
+    """One try failed before anything was billed to anybody's knowledge.
+
+    `is_repeatable`: the same upstream may be tried once more at once; `may_try_next`: another may.
+    """
+
+    def __init__(
+        self,
+        error: ApiError,
+        *,
+        outcome: str,
+        may_try_next: bool = True,
+        is_repeatable: bool = False,
+        upstream_request_id: str | None = None,
+    ) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.outcome = outcome
+        self.may_try_next = may_try_next
+        self.is_repeatable = is_repeatable
+        self.upstream_request_id = upstream_request_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What is sent: the same for each attempt but for the upstream's own name of the model."""
+
+    path: bytes
+    headers: Mapping[bytes, bytes]
+    request_id: str
+    is_stream: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class _Peer:
+    target: wire.Target
+    path_prefix: bytes
+    credentials: tuple[tuple[int | None, bytes], ...]
+    turn: int = 0
+
+
+class Forwarder:
+    """Opens attempts; knows addresses and credentials, and nothing of tenants or money."""
+
+    def __init__(
+        self,
+        client: wire.UpstreamClient,
+        *,
+        master_keys: Mapping[str, bytes],
+        simulator_control: bool,
+    ) -> None:
+        self._client = client
+        self._master_keys = master_keys
+        self._simulator_control = simulator_control
+        self._peers: dict[int, tuple[UpstreamSnapshot, _Peer]] = {}
+
+    def credential_of(self, hop: Hop) -> int | None:
+        """The credential that the next attempt at this upstream will use."""
+        peer = self._peer(hop.upstream)
+        return peer.credentials[peer.turn % len(peer.credentials)][0]
+
+    async def open(self, hop: Hop, call: Call, body: bytes) -> wire.UpstreamResponse:
+        """Send the attempt and wait for its status line.
+
+        Returns an answer that is the tenant's business: a success, or a refusal of what was asked.
+        Raises AttemptFailed for all else.
+        """
+        upstream = hop.upstream
+        peer = self._peer(upstream)
+        headers = self._headers(upstream, peer, call)
+        peer.turn += 1
+        wait = (
+            upstream.silence_timeout_seconds if call.is_stream else upstream.answer_timeout_seconds
+        )
+        try:
+            response = await self._client.send(
+                peer.target,
+                b"POST",
+                peer.path_prefix + call.path,
+                headers,
+                body,
+                connect_timeout_seconds=upstream.connect_timeout_seconds,
+                headers_timeout_seconds=wait,
+            )
+        except wire.UpstreamError as error:
+            raise failure_of(error) from error
+        if response.status < 400:
+            return response
+        if response.status in OURS or response.status >= 500:
+            raise await self._refused(upstream, response)
+        return response
+
+    def _peer(self, upstream: UpstreamSnapshot) -> _Peer:
+        known = self._peers.get(upstream.upstream)
+        if known is not None and known[0] is upstream:
+            return known[1]
+        parts = urlsplit(upstream.base_url)
+        is_tls = parts.scheme == "https"
+        host = parts.hostname or ""
+        port = parts.port or (443 if is_tls else 80)
+        peer = _Peer(
+            target=wire.Target(
+                host=host,
+                port=port,
+                is_tls=is_tls,
+                host_header=parts.netloc.rpartition("@")[2].encode(),
+            ),
+            path_prefix=parts.path.rstrip("/").encode(),
+            credentials=self._credentials(upstream),
+        )
+        self._peers[upstream.upstream] = (upstream, peer)
+        return peer
+
+    def _credentials(self, upstream: UpstreamSnapshot) -> tuple[tuple[int | None, bytes], ...]:
+        opened: list[tuple[int | None, bytes]] = []
+        for item in upstream.credentials[:CREDENTIALS_MAX]:
+            try:
+                secret = sealing.unseal(
+                    item.sealed,
+                    place=credential_place(item.credential),
+                    master_keys=self._master_keys,
+                )
+            except sealing.CannotOpen:
+                logger.exception("credential.sealed", extra={"credential": item.credential})
+                continue
+            opened.append((item.credential, secret.encode()))
+        return tuple(opened) or ((None, b""),)
+
+    def _headers(
+        self, upstream: UpstreamSnapshot, peer: _Peer, call: Call
+    ) -> list[tuple[bytes, bytes]]:
+        headers = upstream_request_headers(call.headers)
+        secret = peer.credentials[peer.turn % len(peer.credentials)][1]
+        if secret:
+            headers.append((b"x-api-key", secret))
+        if upstream.send_request_id:
+            headers.append((b"x-turnpike-request-id", call.request_id.encode()))
+        if self._simulator_control and upstream.is_simulator:
+            control = call.headers.get(b"x-simulator")
+            if control is not None:
+                headers.append((b"x-simulator", control))
+        return headers
+
+    async def _refused(
+        self, upstream: UpstreamSnapshot, response: wire.UpstreamResponse
+    ) -> AttemptFailed:
+        status = response.status
+        METRICS.upstream_errors.labels(upstream.name, str(status)).inc()
+        if status in {401, 403}:
+            logger.error(
+                "upstream.credential_refused", extra={"upstream": upstream.name, "status": status}
+            )
+        try:
+            await response.read_all(ERROR_BYTES_MAX, ERROR_SECONDS)
+        except wire.UpstreamError:
+            response.close()
+        return AttemptFailed(
+            overloaded(
+                "The model is overloaded at the moment. Nothing was charged; try again shortly.",
+                reason="upstream",
+                retry_after_seconds=_retry_after(response.headers),
+            ),
+            outcome=words.OUTCOME_REFUSED,
+            upstream_request_id=header_of(response.headers, b"request-id"),
+        )
+
+
+def failure_of(error: wire.UpstreamError) -> AttemptFailed:
+    """What a broken exchange means for the client and for the next attempt."""
+    if isinstance(error, wire.ReadTimeout | wire.HeadersTimeout):
+        timeout = ApiError(
+            504,
+            "timeout_error",
+            "The model took too long to answer. Nothing was charged.",
+            reason="timeout",
+            should_retry=True,
+        )
+        return AttemptFailed(timeout, outcome=words.OUTCOME_UNKNOWN, may_try_next=False)
+    if not error.may_be_processed:
+        away = overloaded(
+            "The model cannot be reached at the moment. Nothing was charged; try again shortly.",
+            reason="upstream",
+        )
+        return AttemptFailed(away, outcome=words.OUTCOME_FAILED, is_repeatable=True)
+    broken = ApiError(
+        500,
+        "api_error",
+        "The model's answer could not be read. Nothing was charged.",
+        reason="upstream",
+        should_retry=True,
+    )
+    is_lost = isinstance(error, wire.ConnectionLost)
+    return AttemptFailed(
+        broken, outcome=words.OUTCOME_UNKNOWN, may_try_next=is_lost, is_repeatable=is_lost
+    )
+
+
+def header_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
+    """The first header of that name (in lower case), or None."""
+    for key, value in headers:
+        if key.lower() == name:
+            return value.decode("latin-1")
+    return None
+
+
+def with_request_id(payload: bytes, *, upstream_id: str | None, request_id: str) -> bytes:
+    """An upstream's error body with its request id replaced by ours; else the very bytes."""
+    return payload.replace(upstream_id.encode(), request_id.encode()) if upstream_id else payload
+
+
+def _retry_after(headers: Iterable[tuple[bytes, bytes]]) -> int:
+    text = header_of(headers, b"retry-after") or ""
+    return min(max(int(text), 1), RETRY_AFTER_MAX) if text.isdecimal() else 2
