@@ -14,7 +14,6 @@ from billing.models.tiers import DEFAULT_TIER, Subscription, Tier, TierGroupLimi
 from billing.services.publication import touch_plane
 from billing.snapshots import publish_terms
 from turnpike.contracts.snapshots import LIMIT_NAMES, Limits
-from turnpike.control.caller import Caller
 from turnpike.control.publication import note_planned
 from turnpike.control.scope import platform_scope
 from turnpike.kernel.errors import InvalidInput, NotFound
@@ -151,7 +150,7 @@ def _change(
             setattr(row, name, value)
         row.save()
         record_audit(
-            caller=Caller(actor=actor),
+            actor=actor,
             tenant=tenant,
             action="subscription.change",
             target=f"tenant {tenant}",

@@ -19,7 +19,6 @@ from billing.models.ledger import CreditGrant, LedgerAccount, LedgerTxn, Wallet
 from billing.services.ledger import Line, account_for, credit, debit, post
 from billing.services.posting import publish_wallet
 from billing.snapshots import publish_terms
-from turnpike.control.caller import Caller
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import clock, ids
 from turnpike.kernel.errors import Conflict, InvalidInput
@@ -261,7 +260,7 @@ def _audit(
     before: Mapping[str, int | str] | None = None,
 ) -> None:
     record_audit(
-        caller=Caller(actor=actor),
+        actor=actor,
         tenant=tenant,
         action=action,
         target=f"tenant {tenant}",
