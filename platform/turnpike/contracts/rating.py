@@ -5,7 +5,7 @@ never priced again. Where `iterations` are present they replace the top-level co
 at its own model's price. A refusal without output costs nothing.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,10 @@ CACHE_READ = "cache_read"
 WEB_SEARCH = "web_search"
 TOKEN_COMPONENTS = (INPUT, OUTPUT, CACHE_WRITE_5M, CACHE_WRITE_1H, CACHE_READ)
 COMPONENTS = (*TOKEN_COMPONENTS, WEB_SEARCH)
+
+# Types of iterations that are attempts at the answer itself.
+MESSAGE = "message"
+FALLBACK = "fallback_message"
 
 ANY_MODEL = "*"
 STANDARD = "standard"
@@ -83,33 +87,35 @@ def rate(
     if stop_reason == "refusal" and all(line.counts[OUTPUT] == 0 for line in lines):
         return Rated(nanos=Nanos(0), components=())
     components = tuple(
-        _price_component(line, name, price_set=price_set, discount_bp=discount_bp)
+        component
         for line in lines
-        for name in COMPONENTS
-        if line.counts.get(name, 0) > 0
+        for component in _price_line(line, price_set=price_set, discount_bp=discount_bp)
     )
     return Rated(nanos=Nanos(sum(item.nanos or 0 for item in components)), components=components)
 
 
 def usage_lines(usage: Mapping[str, Any], *, model: str, is_batch: bool = False) -> list[UsageLine]:
-    """The counts that are billed, a line for each model call. Never negative, never above an int."""
+    """The counts that are billed, one line for each model call; each from 0 to COUNT_MAX."""
     variant = variant_of(usage, is_batch=is_batch)
     iterations = usage.get("iterations")
-    entries = [item for item in iterations if isinstance(item, dict)] if isinstance(iterations, list) else []
+    entries = iterations if isinstance(iterations, list) else []
+    entries = [entry for entry in entries if isinstance(entry, dict)]
+    searches = _searches(usage)
     if not entries:
-        return [UsageLine(model=model, variant=variant, counts=_counts(usage))]
+        counts = {**_counts(usage), WEB_SEARCH: searches}
+        return [UsageLine(model=model, variant=variant, counts=counts)]
+    has_fallback = any(entry.get("type") == FALLBACK for entry in entries)
     lines = []
     for entry in entries:
         counts = _counts(entry)
-        if entry.get("type") == "fallback_message" and counts[OUTPUT] == 0:
+        if has_fallback and entry.get("type") in (MESSAGE, FALLBACK) and counts[OUTPUT] == 0:
             continue  # an attempt that declined before any output is free
         name = entry.get("model")
-        lines.append(
-            UsageLine(model=name if isinstance(name, str) and name else model, variant=variant, counts=counts)
-        )
-    searches = _searches(usage)
+        called = name if isinstance(name, str) and name else model
+        lines.append(UsageLine(model=called, variant=variant, counts=counts))
     if searches:
-        lines.append(UsageLine(model=model, variant=variant, counts={OUTPUT: 0, WEB_SEARCH: searches}))
+        counts = {OUTPUT: 0, WEB_SEARCH: searches}
+        lines.append(UsageLine(model=model, variant=variant, counts=counts))
     return lines
 
 
@@ -140,47 +146,61 @@ def variant_of(usage: Mapping[str, Any], *, is_batch: bool = False) -> str:
     return "+".join(parts) or STANDARD
 
 
+def prices_of(
+    price_set: PriceSet, *, model: str, variant: str, prompt_tokens: int
+) -> dict[str, Price]:
+    """The rows in force for one model call, by component; a component without a price is missing.
+
+    Long prompts take the highest bracket that they pass. What is sold by the unit has one price for
+    all models.
+    """
+    rows: dict[str, Price] = {}
+    for row in price_set.prices.get(model, ()):
+        if row.variant == variant and (row.min_input == 0 or prompt_tokens > row.min_input):
+            best = rows.get(row.component)
+            if best is None or row.min_input > best.min_input:
+                rows[row.component] = row
+    for row in price_set.prices.get(ANY_MODEL, ()):
+        rows[row.component] = row
+    return rows
+
+
 def find_price(
     price_set: PriceSet, *, model: str, component: str, variant: str, prompt_tokens: int
 ) -> Price | None:
-    """The row that prices a component, or None. Long prompts take the highest bracket they pass."""
-    if component == WEB_SEARCH:
-        rows: Iterable[Price] = price_set.prices.get(ANY_MODEL, ())
-        return next((row for row in rows if row.component == component), None)
-    best: Price | None = None
-    for row in price_set.prices.get(model, ()):
-        fits = row.component == component and row.variant == variant
-        if fits and (row.min_input == 0 or prompt_tokens > row.min_input):
-            best = row if best is None or row.min_input > best.min_input else best
-    return best
+    """The row that prices one component, or None."""
+    rows = prices_of(price_set, model=model, variant=variant, prompt_tokens=prompt_tokens)
+    return rows.get(component)
 
 
-def _price_component(
-    line: UsageLine, name: str, *, price_set: PriceSet, discount_bp: int
-) -> Component:
-    quantity = line.counts[name]
-    row = find_price(
-        price_set,
-        model=line.model,
-        component=name,
-        variant=line.variant,
-        prompt_tokens=line.prompt_tokens,
+def _price_line(line: UsageLine, *, price_set: PriceSet, discount_bp: int) -> Iterator[Component]:
+    rows = prices_of(
+        price_set, model=line.model, variant=line.variant, prompt_tokens=line.prompt_tokens
     )
-    rate_nanos = None if row is None else row.nano_per_unit if name == WEB_SEARCH else row.nano_per_mtok
-    nanos = None
-    if rate_nanos is not None:
-        per = 1 if name == WEB_SEARCH else TOKENS_PER_PRICE
-        nanos = half_even_div(
-            quantity * rate_nanos * (BASIS_POINTS - discount_bp), per * BASIS_POINTS
-        )
-    return Component(
-        model=line.model,
-        component=name,
-        variant=line.variant,
-        quantity=quantity,
-        rate_nanos=rate_nanos,
-        nanos=nanos,
-    )
+    for name in COMPONENTS:
+        quantity = line.counts.get(name, 0)
+        if quantity > 0:
+            row = rows.get(name)
+            rate_nanos, per = None, 1
+            if row is not None and row.nano_per_mtok is not None:
+                rate_nanos, per = row.nano_per_mtok, TOKENS_PER_PRICE
+            elif row is not None:
+                rate_nanos = row.nano_per_unit
+            yield Component(
+                model=line.model,
+                component=name,
+                variant=line.variant,
+                quantity=quantity,
+                rate_nanos=rate_nanos,
+                nanos=_amount(quantity, rate_nanos, per=per, discount_bp=discount_bp),
+            )
+
+
+def _amount(quantity: int, rate_nanos: int | None, *, per: int, discount_bp: int) -> int | None:
+    """The discount comes before the one rounding, to the nearest nano, halves to even."""
+    if rate_nanos is None:
+        return None
+    return half_even_div(quantity * rate_nanos * (BASIS_POINTS - discount_bp), per * BASIS_POINTS)
 
 
 def _counts(usage: Mapping[str, Any]) -> dict[str, int]:
@@ -197,7 +217,6 @@ def _counts(usage: Mapping[str, Any]) -> dict[str, int]:
         CACHE_WRITE_5M: five_minutes,
         CACHE_WRITE_1H: one_hour,
         CACHE_READ: _count(usage.get("cache_read_input_tokens")),
-        WEB_SEARCH: 0 if "type" in usage else _searches(usage),
     }
 
 
