@@ -90,7 +90,10 @@ def write_plane() -> int:
     state = PlatformState.objects.first()
     plane = plane_snapshot()
     fields = {name: codec.to_json(getattr(plane, name)) for name in snapshots.PLANE_FIELDS}
-    redis_client().hset(keyspace.PLANE, mapping=dict(fields))
+    pipeline = redis_client().pipeline()
+    for name, text in fields.items():
+        pipeline.hset(keyspace.PLANE, name, text)
+    pipeline.execute()
     return 1 if state is None else state.policy_version
 
 
