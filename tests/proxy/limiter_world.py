@@ -1,7 +1,7 @@
 """A tenant in Redis for the limiter's tests, under a clock that the test moves.
 
-Scripts and Limiter are the real ones; only the wire between them is replaced by a synchronous client,
-so that a property can run thousands of steps without an event loop.
+Scripts and Limiter are the real ones; only the wire between them is replaced by a synchronous
+client, so that a property can run thousands of steps without an event loop.
 """
 
 from collections.abc import Coroutine, Mapping, Sequence
@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import redis
+
 from proxy.limiter.limiter import Admission, Beat, Limiter, Settled
 from proxy.limiter.limits import Spec, build_spec, settle_charges
 from proxy.limiter.scripts import Script
@@ -29,6 +30,8 @@ from turnpike.contracts.snapshots import (
 from turnpike.kernel import keyspace
 
 T = TypeVar("T")
+
+UNLIMITED = Limits()
 
 ROOT = Path(__file__).resolve().parents[2]
 TENANT, WORKSPACE, KEY = 42, 7, 9
@@ -74,10 +77,10 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 class Asked:
     """What a test's tenant is allowed; scopes from wide to narrow."""
 
-    tenant: Limits = Limits()
-    group: Limits = Limits()
-    workspace: Limits = Limits()
-    key: Limits = Limits()
+    tenant: Limits = UNLIMITED
+    group: Limits = UNLIMITED
+    workspace: Limits = UNLIMITED
+    key: Limits = UNLIMITED
     tenant_budgets: tuple[Budget, ...] = ()
     key_budgets: tuple[Budget, ...] = ()
     output_reserve_max: int | None = 4_096
@@ -93,9 +96,7 @@ class World:
     _count: int = 0
 
     def __post_init__(self) -> None:
-        self.limiter = Limiter(
-            cast(RedisPipe, DirectPipe(self.client)), now_us=lambda: self.now_us
-        )
+        self.limiter = Limiter(cast(RedisPipe, DirectPipe(self.client)), now_us=lambda: self.now_us)
         self.keys = self.spec().plan.keys
 
     def open_up(self, *, posted_micro: int = 10**12, version: int = 1) -> None:
@@ -192,9 +193,7 @@ class World:
     ) -> Beat:
         """Say that a request lives."""
         return run(
-            self.limiter.beat(
-                spec, charges=charges or {}, hold_micro=hold_micro, progress=progress
-            )
+            self.limiter.beat(spec, charges=charges or {}, hold_micro=hold_micro, progress=progress)
         )
 
     def settle(
@@ -234,15 +233,17 @@ class World:
 
     def everything(self) -> dict[bytes, Any]:
         """All keys of the database with what they hold, to compare before and after."""
-        return {name: self._value(name) for name in sorted(self.client.keys("*"))}
-
-    def _value(self, name: bytes) -> Any:
-        kind = self.client.type(name)
-        if kind == b"hash":
-            return self.client.hgetall(name)
-        if kind == b"zset":
-            return dict(self.client.zrange(name, 0, -1, withscores=True))
-        return self.client.xrange(name)
+        names = sorted(self.client.keys("*"))
+        pipeline = self.client.pipeline(transaction=False)
+        for name in names:
+            if name == self.keys.stream.encode():
+                pipeline.xrange(name)
+            elif b":c:" in name or name.endswith((b":open", b":unposted")):
+                pipeline.zrange(name, 0, -1, withscores=True)
+            else:
+                pipeline.hgetall(name)
+        held = [dict(value) for value in pipeline.execute()]
+        return dict(zip(names, held, strict=True))
 
 
 @cache
