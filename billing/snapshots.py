@@ -6,6 +6,7 @@ overwrite a newer one. What Redis does not take now is repaired by the next full
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import redis
@@ -44,6 +45,7 @@ from turnpike.control.publication import note_published
 from turnpike.control.redis import redis_client
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import clock, codec, keyspace, money
+from turnpike.kernel.errors import NotFound
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +122,25 @@ def terms_of(tenants: Iterable[int]) -> dict[int, TenantTerms]:
         tenant: _terms(subscriptions.get(tenant), wallets.get(tenant), default_book=book or 0)
         for tenant in numbers
     }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierOfTenant:
+    """A tenant's terms with the tier and the name of the book that they name."""
+
+    terms: TenantTerms
+    tier: TierSnapshot
+    book_name: str
+
+
+def tier_of_tenant(tenant: int) -> TierOfTenant:
+    """What a tenant bought, as the data plane sees it. Raises NotFound where nothing is sold yet."""
+    terms = terms_of([tenant])[tenant]
+    tier = Tier.objects.prefetch_related("group_limits").filter(code=terms.tier).first()
+    book = PriceBook.objects.filter(pk=terms.book).first()
+    if tier is None or book is None:
+        raise NotFound("No tiers or prices are set up yet.")
+    return TierOfTenant(terms=terms, tier=_tier(tier), book_name=book.name)
 
 
 def tenants_after(last: int) -> list[int]:
