@@ -1,17 +1,14 @@
-"""Events from the stream to PostgreSQL: each once, revised by better knowledge, poison set aside."""
+"""Events from the stream to PostgreSQL: each once, revised by better ones, poison set aside."""
 
-import json
 
 import pytest
 import redis
 
 from tests.billing.usage_world import (
-    HOLD_MICRO,
     USAGE_NANO,
     append,
     final_state,
     ingest,
-    letters,
     make_event,
     make_shop,
     rollup_rows,
@@ -43,7 +40,8 @@ def test_an_event_is_posted_charged_rolled_up_and_leaves_the_stream(
     assert final_state()["balances"] == [(shop.number, 5_000_000_000 - USAGE_NANO)]
     assert stream_lengths(redis_client) == 0
     assert redis_client.xpending(keyspace.usage_stream(shop.shard), "ingest")["pending"] == 0
-    assert redis_client.hget(keyspace.wallet(shop.number), "posted") == str(
-        (5_000_000_000 - USAGE_NANO) // 1_000
-    ).encode()
+    assert (
+        redis_client.hget(keyspace.wallet(shop.number), "posted")
+        == str((5_000_000_000 - USAGE_NANO) // 1_000).encode()
+    )
     sums_agree()

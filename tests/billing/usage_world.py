@@ -1,4 +1,4 @@
-"""A small world for usage: a tenant with a key, prices, and events as the data plane writes them."""
+"""A small world for usage: a tenant with a key, prices, and events as the proxy writes them."""
 
 import dataclasses
 import json

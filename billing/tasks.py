@@ -1,0 +1,85 @@
+"""Celery tasks: the edges of what runs by time. All of them may run twice, and at once."""
+
+import logging
+
+from celery import shared_task
+from django.core.cache import cache
+
+from billing.ingest.consumer import Consumer, consumer_name
+from billing.services import partitions, publication, upkeep
+from billing.services.reconciliation import reconcile
+from turnpike.control.redis import redis_client
+from turnpike.kernel import clock
+
+logger = logging.getLogger(__name__)
+
+INGEST_SECONDS_MAX = 25.0
+# While a run renews this, others of the same second end at once; a killed run blocks no longer.
+INGEST_LEASE_SECONDS = 5
+INGEST_LEASE = "billing.ingest_usage"
+
+
+@shared_task(name="billing.tasks.ingest_usage")
+def ingest_usage() -> int:
+    """Post what the streams hold, until they are empty or the time is over."""
+    if not cache.add(INGEST_LEASE, consumer_name(), timeout=INGEST_LEASE_SECONDS):
+        return 0
+    try:
+        return Consumer(redis_client(), name=consumer_name()).drain(
+            until_seconds=clock.monotonic_seconds() + INGEST_SECONDS_MAX, keep_on=_renew_lease
+        )
+    finally:
+        cache.delete(INGEST_LEASE)
+
+
+@shared_task(name="billing.tasks.keep_warm")
+def keep_warm() -> bool:
+    """Publish everything where a shard is cold."""
+    return publication.check_cold()
+
+
+@shared_task(name="billing.tasks.publish_everything")
+def publish_everything() -> bool:
+    """Publish all that the data plane reads; False where somebody else is at it."""
+    return publication.publish_everything() is not None
+
+
+@shared_task(name="billing.tasks.sweep_unposted")
+def sweep_unposted() -> int:
+    """Repair missed publications and lost stream entries."""
+    swept = upkeep.sweep_unposted()
+    return swept.published + swept.appended
+
+
+@shared_task(name="billing.tasks.refresh_wallets")
+def refresh_wallets() -> int:
+    """Publish the wallets that Redis lacks or has an old version of."""
+    return upkeep.refresh_wallets()
+
+
+@shared_task(name="billing.tasks.make_partitions")
+def make_partitions() -> int:
+    """Keep three months of partitions ahead."""
+    return partitions.make_partitions()
+
+
+@shared_task(name="billing.tasks.reconcile_usage")
+def reconcile_usage() -> int:
+    """Compare every sum with what it sums; returns how many differences there are."""
+    findings = reconcile()
+    for finding in findings:
+        if finding.differences:
+            logger.error(
+                "reconcile.differences",
+                extra={
+                    "check": finding.check,
+                    "count": finding.differences,
+                    "examples": list(finding.examples),
+                },
+            )
+    return sum(finding.differences for finding in findings)
+
+
+def _renew_lease() -> bool:
+    cache.touch(INGEST_LEASE, INGEST_LEASE_SECONDS)
+    return True
