@@ -33,8 +33,9 @@ def client(client_for: ClientFor, api_key: str) -> anthropic.Anthropic:
 @pytest.fixture
 async def async_client(base_url: str, api_key: str) -> AsyncIterator[anthropic.AsyncAnthropic]:
     """The asynchronous client with the demo key."""
-    options = {"base_url": base_url, "api_key": api_key}
-    async with anthropic.AsyncAnthropic(**options, max_retries=0, timeout=30) as made:
+    async with anthropic.AsyncAnthropic(
+        base_url=base_url, api_key=api_key, max_retries=0, timeout=30
+    ) as made:
         yield made
 
 
