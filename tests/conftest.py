@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import redis
 
+from tests.support.running import Platform, clean_environment, running_platform, state_directory
+
 
 @pytest.fixture
 def redis_client() -> Iterator[redis.Redis]:
@@ -49,3 +51,20 @@ def _empty_cache(request: pytest.FixtureRequest) -> None:
     if {"db", "transactional_db"} & set(request.fixturenames):
         with redis.Redis.from_url(os.environ["CACHE_URL"], socket_timeout=5) as client:
             client.flushdb()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share the running platform share the worker that started it."""
+    for item in items:
+        if "platform" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("platform"))
+
+
+@pytest.fixture(scope="session")
+def platform() -> Iterator[Platform]:
+    """The whole platform, started once by `manage.py up`; the simulator obeys x-simulator."""
+    with (
+        state_directory() as state_dir,
+        running_platform(state_dir, clean_environment(state_dir)) as platform,
+    ):
+        yield platform
