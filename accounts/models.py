@@ -28,9 +28,11 @@ from turnpike.kernel import ids, money
 
 __all__ = [
     "ApiKey",
+    "ApiKeyStatus",
     "AuditEvent",
     "IdempotentAnswer",
     "Invite",
+    "InviteStatus",
     "Member",
     "Role",
     "Tenant",
@@ -234,6 +236,15 @@ class Member(TimestampedModel):
         return f"{self.user_id} in {self.tenant_id} as {self.role}"
 
 
+class InviteStatus(models.TextChoices):
+    """What became of an invitation."""
+
+    PENDING = "pending"
+    ACCEPTED = "accepted"
+    EXPIRED = "expired"
+    DELETED = "deleted"
+
+
 class Invite(PublicModel):
     """An invitation by link. Only a hash of the link's token is kept."""
 
@@ -268,13 +279,22 @@ class Invite(PublicModel):
     def __str__(self) -> str:
         return self.public_id
 
-    def status_at(self, now: datetime) -> str:
-        """`pending`, `accepted`, `expired` or `deleted`."""
+    def status_at(self, now: datetime) -> InviteStatus:
+        """What the invitation is at an instant."""
         if self.accepted_at is not None:
-            return "accepted"
+            return InviteStatus.ACCEPTED
         if self.revoked_at is not None:
-            return "deleted"
-        return "pending" if now < self.expires_at else "expired"
+            return InviteStatus.DELETED
+        return InviteStatus.PENDING if now < self.expires_at else InviteStatus.EXPIRED
+
+
+class ApiKeyStatus(models.TextChoices):
+    """Whether a key works, and if not, whether it can again."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
 
 
 class ApiKey(PublicModel, LimitedModel):
@@ -360,13 +380,13 @@ class ApiKey(PublicModel, LimitedModel):
         ends = [at for at in (self.expires_at, self.grace_ends_at) if at is not None]
         return min(ends, default=None)
 
-    def status_at(self, now: datetime) -> str:
-        """`revoked`, `expired`, `disabled` or `active`."""
+    def status_at(self, now: datetime) -> ApiKeyStatus:
+        """What the key is at an instant; a replaced key expires with its grace."""
         if self.revoked_at is not None:
-            return "revoked"
+            return ApiKeyStatus.REVOKED
         if self.ends_at is not None and self.ends_at <= now:
-            return "expired"
-        return "active" if self.disabled_at is None else "disabled"
+            return ApiKeyStatus.EXPIRED
+        return ApiKeyStatus.ACTIVE if self.disabled_at is None else ApiKeyStatus.DISABLED
 
 
 class AuditEvent(TimestampedModel):

@@ -24,9 +24,8 @@ def find_key_by_secret(secret: str, *, peppers: Mapping[str, bytes]) -> ApiKey |
 
 
 def find_invite_by_hash(token_hash: str) -> Invite | None:
-    """The invite that a link's token belongs to, locked, so that it is accepted once."""
-    rows = Invite.objects.select_for_update(of=("self",)).select_related("tenant")
-    return rows.filter(token_hash=token_hash).first()
+    """The invite that a link's token belongs to, open or not."""
+    return Invite.objects.filter(token_hash=token_hash).first()
 
 
 def find_tenant_by_name(name: str) -> Tenant | None:

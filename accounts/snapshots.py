@@ -14,7 +14,7 @@ import redis
 from django.db import connection
 from django.db.models import QuerySet
 
-from accounts.models import ApiKey, Tenant, TenantStatus, Workspace
+from accounts.models import ApiKey, ApiKeyStatus, Tenant, TenantStatus, Workspace
 from turnpike.contracts.snapshots import KeySnapshot, TenantWho, WorkspaceSnapshot
 from turnpike.control import policy
 from turnpike.control.publication import note_published
@@ -121,7 +121,7 @@ def key_of(key: ApiKey) -> KeySnapshot:
 def is_in_force(key: ApiKey, now: datetime) -> bool:
     """Whether the data plane may know the key: if not, its holder gets 401."""
     return (
-        key.status_at(now) == "active"
+        key.status_at(now) == ApiKeyStatus.ACTIVE
         and key.workspace.archived_at is None
         and key.tenant.status != TenantStatus.CLOSED
     )

@@ -31,7 +31,8 @@ def record_audit(
 ) -> AuditEvent:
     """Add a row in the transaction of the change itself; None as tenant: the platform's own log.
 
-    The actor is the caller, or a name (``system``) where nobody called. `before` and `after` hold named fields and never a secret; what looks like a key is masked.
+    The actor is the caller, or a name (``system``) where nobody called. `before` and `after` hold
+    named fields and never a secret; what looks like a key is masked.
     """
     caller = actor if isinstance(actor, Caller) else Caller(actor=actor)
     _lock_chain(tenant)

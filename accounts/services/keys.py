@@ -15,6 +15,7 @@ from accounts.models import (
     MODEL_NAME_LENGTH_MAX,
     MODELS_MAX,
     ApiKey,
+    ApiKeyStatus,
     Workspace,
 )
 from accounts.queries import list_ended_graces, list_live_keys
@@ -79,25 +80,25 @@ def issue_key(
 def update_key(*, caller: Caller, key: ApiKey, changes: Mapping[str, Any]) -> ApiKey:
     """Change a key's settings; holds from the next request."""
     checked = _check_settings(caller, key.kind, changes)
-    row = _lock(key, allowed=("active", "disabled"))
+    row = _lock(key, allowed=(ApiKeyStatus.ACTIVE, ApiKeyStatus.DISABLED))
     return _change(caller, row, checked, action="key.updated")
 
 
 def disable_key(*, caller: Caller, key: ApiKey) -> ApiKey:
     """Stop a key until it is enabled again: its next request gets 401."""
-    row = _lock(key, allowed=("active",))
+    row = _lock(key, allowed=(ApiKeyStatus.ACTIVE,))
     return _change(caller, row, {"disabled_at": clock.utc_now()}, action="key.disabled")
 
 
 def enable_key(*, caller: Caller, key: ApiKey) -> ApiKey:
     """Let a disabled key work again."""
-    row = _lock(key, allowed=("disabled",))
+    row = _lock(key, allowed=(ApiKeyStatus.DISABLED,))
     return _change(caller, row, {"disabled_at": None}, action="key.enabled")
 
 
 def revoke_key(*, caller: Caller, key: ApiKey) -> ApiKey:
     """Stop a key for good: its next request gets 401."""
-    row = _lock(key, allowed=("active", "disabled", "expired"))
+    row = _lock(key, allowed=(ApiKeyStatus.ACTIVE, ApiKeyStatus.DISABLED, ApiKeyStatus.EXPIRED))
     return _change(caller, row, {"revoked_at": clock.utc_now()}, action="key.revoked")
 
 
@@ -108,7 +109,7 @@ def rotate_key(*, caller: Caller, key: ApiKey, grace: timedelta) -> IssuedKey:
             f"grace_seconds must be from 0 to {int(GRACE_MAX.total_seconds())}.",
             field="grace_seconds",
         )
-    row, now = _lock(key, allowed=("active",)), clock.utc_now()
+    row, now = _lock(key, allowed=(ApiKeyStatus.ACTIVE,)), clock.utc_now()
     if row.replaced_by is not None:
         raise Conflict("The key was rotated before; rotate its successor.")
     _check_settings(caller, row.kind, {"scopes": list(row.scopes)})
@@ -173,7 +174,7 @@ def _create(caller: Caller, values: Mapping[str, Any]) -> IssuedKey:
     return IssuedKey(key=key, secret=secret)
 
 
-def _lock(key: ApiKey, *, allowed: tuple[str, ...]) -> ApiKey:
+def _lock(key: ApiKey, *, allowed: tuple[ApiKeyStatus, ...]) -> ApiKey:
     lock_tenant(key.tenant_id)
     row = ApiKey.objects.select_for_update(of=("self",)).select_related("workspace").get(pk=key.pk)
     status = row.status_at(clock.utc_now())

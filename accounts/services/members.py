@@ -11,7 +11,16 @@ from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 
 from accounts.access import check_role
-from accounts.models import EMAIL_LENGTH_MAX, Invite, Member, Role, Tenant, TenantStatus, User
+from accounts.models import (
+    EMAIL_LENGTH_MAX,
+    Invite,
+    InviteStatus,
+    Member,
+    Role,
+    Tenant,
+    TenantStatus,
+    User,
+)
 from accounts.queries import find_invite_by_hash
 from accounts.services.audit import record_audit
 from accounts.services.policy import lock_tenant
@@ -26,6 +35,7 @@ MEMBERS_MAX = 500
 PENDING_INVITES_MAX = 100
 TOKEN_LENGTH_MAX = 200
 _SIGNER_SALT = "accounts.invite"
+_NOT_OPEN = "This invitation does not exist or is no longer open."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +99,7 @@ def accept_invite(
     one that has none gets an account with the given name and password.
     """
     with platform_scope("accounts.accept_invite"):
-        invite = find_invite_by_hash(_hash_token(token))
-        if invite is None or invite.status_at(clock.utc_now()) != "pending":
-            raise NotFound("This invitation does not exist or is no longer open.")
-        tenant = lock_tenant(invite.tenant_id)
-        if tenant.status == TenantStatus.CLOSED:
-            raise NotFound("This invitation does not exist or is no longer open.")
+        tenant, invite = _lock_pending(token)
         person = _person_of(invite, user, name=name, password=password)
         if Member.objects.filter(tenant=tenant, user=person).exists():
             raise Conflict("You are a member already.")
@@ -175,6 +180,20 @@ def _lock_open(invite: Invite) -> Invite:
     return row
 
 
+def _lock_pending(token: str) -> tuple[Tenant, Invite]:
+    found = find_invite_by_hash(_hash_token(token))
+    if found is None:
+        raise NotFound(_NOT_OPEN)
+    # The tenant first, as everywhere; then what became of the invite in the meantime.
+    tenant = lock_tenant(found.tenant_id)
+    invite = Invite.objects.select_for_update().get(pk=found.pk)
+    is_same = invite.token_hash == found.token_hash
+    is_pending = invite.status_at(clock.utc_now()) == InviteStatus.PENDING
+    if not is_same or not is_pending or tenant.status == TenantStatus.CLOSED:
+        raise NotFound(_NOT_OPEN)
+    return tenant, invite
+
+
 def _make_room(tenant: Tenant, address: str) -> None:
     now = clock.utc_now()
     opened = Invite.objects.filter(tenant=tenant, accepted_at__isnull=True, revoked_at__isnull=True)
@@ -206,7 +225,7 @@ def _check_email(email: str) -> str:
         validate_email(address)
     except ValidationError as error:
         raise InvalidInput("Not an email address.", field="email") from error
-    if len(address) > EMAIL_LENGTH_MAX:
+    if len(address) > EMAIL_LENGTH_MAX or not address.isascii():
         raise InvalidInput("Not an email address.", field="email")
     return address
 
@@ -219,11 +238,9 @@ def _new_token() -> tuple[str, str]:
 def _hash_token(token: str) -> str:
     """The hash under which a token is kept; a token that we did not sign is not even looked up."""
     try:
-        if len(token) > TOKEN_LENGTH_MAX:
-            raise signing.BadSignature
-        signing.Signer(salt=_SIGNER_SALT).unsign(token)
+        signing.Signer(salt=_SIGNER_SALT).unsign(token[:TOKEN_LENGTH_MAX])
     except signing.BadSignature as error:
-        raise NotFound("This invitation does not exist or is no longer open.") from error
+        raise NotFound(_NOT_OPEN) from error
     return hashlib.sha256(token.encode()).hexdigest()
 
 

@@ -6,8 +6,13 @@ from typing import Any
 from accounts.models import ApiKey, Tenant, TenantStatus, Workspace
 from accounts.services.audit import record_audit
 from accounts.services.policy import lock_tenant, touch_tenant
-from accounts.services.settings import BUDGET_NAMES, apply_changes, check_changes, check_name
-from accounts.services.settings import check_reason
+from accounts.services.settings import (
+    BUDGET_NAMES,
+    apply_changes,
+    check_changes,
+    check_name,
+    check_reason,
+)
 from turnpike.control.caller import Caller
 from turnpike.control.scope import platform_scope
 from turnpike.kernel.errors import Conflict

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, ClassVar
 
+from django.db import transaction
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.module_loading import import_string
@@ -30,13 +31,23 @@ from turnpike.env import env
 from turnpike.kernel import ids
 from turnpike.kernel.errors import NotAuthenticated, PermissionDenied
 
-__all__ = ["ControlView", "OperatorView", "StrictSerializer", "TenantView", "problem_json"]
+__all__ = [
+    "ControlView",
+    "EffectiveSerializer",
+    "OperatorView",
+    "PublicView",
+    "StrictSerializer",
+    "TenantView",
+    "client_address",
+    "problem_json",
+]
 
 # By name, because accounts stands above control: the views know that somebody authenticates.
 TENANT_AUTHENTICATION = (
     "accounts.api.auth.KeyAuthentication",
     "accounts.api.auth.MemberAuthentication",
 )
+PUBLIC_AUTHENTICATION = ("accounts.api.auth.VisitorAuthentication",)
 OPERATOR_AUTHENTICATION = ("accounts.api.auth.OperatorAuthentication",)
 
 REQUEST_ID_HEADER = "request-id"
@@ -203,6 +214,19 @@ class OperatorView(ControlView):
     def scope(self) -> AbstractContextManager[None]:
         """The rows of all tenants."""
         return platform_scope(f"operator {self.caller.actor} at {type(self).__name__}")
+
+
+class PublicView(ControlView):
+    """A view for anybody, signed in or not; its service chooses whose rows it sees."""
+
+    authentication_names = PUBLIC_AUTHENTICATION
+
+    def check_caller(self) -> None:
+        """Everybody comes in."""
+
+    def scope(self) -> AbstractContextManager[None]:
+        """A transaction that sees no tenant's rows."""
+        return transaction.atomic()
 
 
 @cache

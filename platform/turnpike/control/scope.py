@@ -1,7 +1,8 @@
 """Whose rows a transaction may see: the settings that PostgreSQL's row level security reads.
 
-Policies compare `tenant_id` with `tp.tenant`, or let everything through while `tp.platform` is `on`.
-Both are set for a transaction and put back afterwards, so a pooled connection carries nothing over.
+Policies compare `tenant_id` with `tp.tenant`, or let everything through while `tp.platform` is
+`on`. Both are set for a transaction and put back afterwards, so a pooled connection carries nothing
+over.
 """
 
 import logging
@@ -19,7 +20,11 @@ PLATFORM_SETTING = "tp.platform"
 @contextmanager
 def tenant_scope(tenant: int) -> Iterator[None]:
     """A transaction in which only one tenant's rows exist."""
-    with transaction.atomic(), _setting(TENANT_SETTING, str(tenant)), _setting(PLATFORM_SETTING, ""):
+    with (
+        transaction.atomic(),
+        _setting(TENANT_SETTING, str(tenant)),
+        _setting(PLATFORM_SETTING, ""),
+    ):
         yield
 
 
@@ -45,20 +50,17 @@ def rls_sql(table: str, *, column: str = "tenant_id", is_shared: bool = False) -
     return (
         f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;"
         f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY;"
-        f"CREATE POLICY tenant_rows ON {table} USING ({condition}{shared}) WITH CHECK ({condition});"
+        f"CREATE POLICY tenant_rows ON {table}"
+        f" USING ({condition}{shared}) WITH CHECK ({condition});"
     )
 
 
 @contextmanager
 def _setting(name: str, value: str) -> Iterator[None]:
     before = _swap(name, value)
-    try:
-        yield
-    except BaseException:
-        # The transaction is rolled back to where the scope began, and the setting with it.
-        raise
-    else:
-        _swap(name, before)
+    # An error rolls the transaction back to where the scope began, and the setting with it.
+    yield
+    _swap(name, before)
 
 
 def _swap(name: str, value: str) -> str:

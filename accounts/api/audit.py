@@ -1,0 +1,70 @@
+"""/audit: what happened in a tenant."""
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts.access import access_audit_events
+from accounts.models import AuditEvent
+from turnpike.control.caller import Power
+from turnpike.control.drf import TenantView
+from turnpike.control.pages import PAGE_PARAMETERS, keyset_page, page_of
+from turnpike.kernel import clock
+
+FILTERS = ("actor", "action", "target")
+FILTER_LENGTH_MAX = 64
+
+
+class AuditEventSerializer(serializers.Serializer[Any]):
+    """Who did what to what, and from where."""
+
+    at = serializers.CharField()
+    actor = serializers.CharField()
+    action = serializers.CharField()
+    target = serializers.CharField()
+    before = serializers.DictField()
+    after = serializers.DictField()
+    address = serializers.CharField()
+    request_id = serializers.CharField()
+    reason = serializers.CharField()
+    digest = serializers.CharField()
+
+
+def _write(event: AuditEvent) -> dict[str, Any]:
+    return {
+        "at": clock.rfc3339(event.created_at),
+        "actor": event.actor,
+        "action": event.action,
+        "target": event.target,
+        "before": event.before,
+        "after": event.after,
+        "address": event.address,
+        "request_id": event.request_id,
+        "reason": event.reason,
+        "digest": event.digest,
+    }
+
+
+class AuditView(TenantView):
+    """The tenant's audit log."""
+
+    powers = {"GET": Power.AUDIT_READ}
+
+    @extend_schema(
+        operation_id="audit_list",
+        parameters=[
+            *PAGE_PARAMETERS,
+            *(OpenApiParameter(name, str, description="Exactly this.") for name in FILTERS),
+        ],
+        responses=page_of(AuditEventSerializer),
+    )
+    def get(self, request: Request) -> Response:
+        """The audit log, newest first."""
+        rows = access_audit_events(self.caller, power=Power.AUDIT_READ)
+        for name in FILTERS:
+            if name in request.query_params:
+                rows = rows.filter(**{name: request.query_params[name][:FILTER_LENGTH_MAX]})
+        return Response(keyset_page(request, rows, write=_write))

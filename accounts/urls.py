@@ -1,0 +1,32 @@
+"""Routes of accounts."""
+
+from django.urls import include, path
+
+from accounts.api import audit, keys, members, tenants, workspaces
+
+api = [
+    path("tenant", tenants.OwnTenantView.as_view()),
+    path("workspaces", workspaces.WorkspacesView.as_view()),
+    path("workspaces/<str:workspace_id>", workspaces.WorkspaceView.as_view()),
+    path("workspaces/<str:workspace_id>/archive", workspaces.ArchiveWorkspaceView.as_view()),
+    path("members", members.MembersView.as_view()),
+    path("members/<str:user_id>", members.MemberView.as_view()),
+    path("invites", members.InvitesView.as_view()),
+    path("invites/accept", members.AcceptInviteView.as_view()),
+    path("invites/<str:invite_id>", members.InviteView.as_view()),
+    path("invites/<str:invite_id>/resend", members.ResendInviteView.as_view()),
+    path("keys", keys.KeysView.as_view()),
+    path("keys/<str:key_id>", keys.KeyView.as_view()),
+    path("keys/<str:key_id>/disable", keys.DisableKeyView.as_view()),
+    path("keys/<str:key_id>/enable", keys.EnableKeyView.as_view()),
+    path("keys/<str:key_id>/rotate", keys.RotateKeyView.as_view()),
+    path("keys/<str:key_id>/revoke", keys.RevokeKeyView.as_view()),
+    path("audit", audit.AuditView.as_view()),
+    path("operator/tenants", tenants.OperatorTenantsView.as_view()),
+    path("operator/tenants/<str:tenant_id>", tenants.OperatorTenantView.as_view()),
+    path("operator/tenants/<str:tenant_id>/suspend", tenants.SuspendTenantView.as_view()),
+    path("operator/tenants/<str:tenant_id>/resume", tenants.ResumeTenantView.as_view()),
+    path("operator/tenants/<str:tenant_id>/close", tenants.CloseTenantView.as_view()),
+]
+
+urlpatterns = [path("api/v1/", include(api))]
