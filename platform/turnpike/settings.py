@@ -141,6 +141,11 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "1",
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
+    "ENUM_NAME_OVERRIDES": {
+        "TenantStatus": "accounts.models.TenantStatus",
+        "InviteStatus": "accounts.models.InviteStatus",
+        "ApiKeyStatus": "accounts.models.ApiKeyStatus",
+    },
 }
 
 LOGGING_CONFIG = None
