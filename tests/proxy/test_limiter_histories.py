@@ -294,18 +294,19 @@ class LimiterHistory(RuleBasedStateMachine):
 
     @rule(is_stale=st.booleans())
     def publish(self, is_stale: bool) -> None:
-        """What PostgreSQL knows: every settled request at its rank; or an older answer, late."""
+        """What PostgreSQL knows: every ended request at its rank; or an older answer, late."""
         if is_stale:
             before = self.world.everything()
             self.world.publish(posted_micro=1, version=0, spent={"t:2026-11": 10**9})
             assert self.world.everything() == before
             return
-        settled = {rid: told for rid, told in self.model.told.items() if told.state == "settled"}
+        ended = {rid: told for rid, told in self.model.told.items() if told.state != "open"}
         self.version += 1
-        self.model.posted -= sum(told.hold for told in settled.values())
-        ranks = {rid: told.rank for rid, told in settled.items()}
-        for told in settled.values():
-            told.state = "posted"
+        for told in ended.values():
+            if told.state == "settled":
+                self.model.posted -= told.hold
+                told.state = "posted"
+        ranks = {rid: told.rank for rid, told in ended.items()}
         for _ in range(2):
             self.world.publish(posted_micro=self.model.posted, version=self.version, ranks=ranks)
 
