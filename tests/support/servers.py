@@ -75,7 +75,7 @@ def _export(*, worker: int) -> None:
     for name in FOREIGN:
         os.environ.pop(name, None)
     os.environ.update(FIXED)
-    # Not the working copy's: what a developer's platform keeps there is none of the tests' business.
+    # Not the working copy's: a developer's platform is none of the tests' business.
     state_dir = Path(tempfile.gettempdir()) / f"{FOLDER_PREFIX}state-{os.getpid()}"
     atexit.register(shutil.rmtree, state_dir, ignore_errors=True)
     os.environ.update(STATE_DIR=str(state_dir), JOURNAL_DIR=str(state_dir / "journal"))

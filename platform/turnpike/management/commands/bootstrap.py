@@ -18,6 +18,7 @@ from turnpike.kernel.errors import TurnpikeError
 from turnpike.management import demo
 
 SIMULATOR, ANTHROPIC = "simulator", "anthropic"
+SIMULATOR_SECRET = "any-key-opens-the-simulator"  # noqa: S105 -- no secret: it wants a key, any
 ANTHROPIC_URL = "https://api.anthropic.com"
 
 
@@ -79,7 +80,7 @@ def set_up_upstreams(variables: Env, *, simulator_url: str) -> str:
         name=SIMULATOR,
         kind=Upstream.Kind.ANTHROPIC,
         base_url=simulator_url,
-        credential=None,
+        credential=SIMULATOR_SECRET,
         is_simulator=True,
         send_request_id=True,
     )
