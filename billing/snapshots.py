@@ -134,7 +134,7 @@ class TierOfTenant:
 
 
 def tier_of_tenant(tenant: int) -> TierOfTenant:
-    """What a tenant bought, as the data plane sees it. Raises NotFound where nothing is sold yet."""
+    """What a tenant bought, as the data plane sees it. Raises NotFound before the first import."""
     terms = terms_of([tenant])[tenant]
     tier = Tier.objects.prefetch_related("group_limits").filter(code=terms.tier).first()
     book = PriceBook.objects.filter(pk=terms.book).first()

@@ -101,6 +101,7 @@ class LedgerView(TenantView):
     )
     def get(self, request: Request) -> Response:
         """List postings, newest first, each with its lines on the tenant's accounts."""
+        assert self.caller.tenant is not None
         entries = LedgerEntry.objects.select_related("account").order_by("line")
         rows = LedgerTxn.objects.filter(tenant_id=self.caller.tenant).prefetch_related(
             Prefetch("entries", queryset=entries.filter(tenant_id=self.caller.tenant))
