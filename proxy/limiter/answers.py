@@ -6,7 +6,8 @@ All of it comes from the buckets that decided, at the instant when they decided.
 from typing import NamedTuple
 
 from proxy.limiter.limiter import Admission
-from proxy.limiter.limits import (
+from proxy.limiter.limits import Spec
+from proxy.limiter.plans import (
     KIND_INPUT,
     KIND_OUTPUT,
     KIND_REQUESTS,
@@ -16,7 +17,6 @@ from proxy.limiter.limits import (
     SCOPE_TENANT,
     SCOPE_WORKSPACE,
     Bucket,
-    Spec,
 )
 from turnpike.kernel import clock
 from turnpike.kernel.money import format_amount, nanos_of_micros

@@ -9,7 +9,8 @@ budget gets nothing, since nobody knows here what is left of it.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from proxy.limiter.limits import MINUTE_US, Spec
+from proxy.limiter.limits import Spec
+from proxy.limiter.plans import MINUTE_US
 from turnpike.contracts.snapshots import TenantTerms
 from turnpike.kernel import clock
 

@@ -1,0 +1,266 @@
+"""Which limits a key meets with a model; made once and used for many requests.
+
+A bucket is GCRA: a request of n units costs ceil(n x 60,000,000 / limit) microseconds, so that all
+arithmetic is in whole numbers. Scopes nest: tenant, model group, workspace, key; each adds what is
+set for it, and the script takes from all of them or from none. docs/limits.md has worked numbers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import msgspec
+
+from turnpike.contracts.snapshots import (
+    Budget,
+    KeySnapshot,
+    Limits,
+    ModelSnapshot,
+    TenantTerms,
+    TenantWho,
+    TierSnapshot,
+)
+from turnpike.kernel import keyspace
+
+SCHEMA = 1
+MINUTE_US = 60_000_000
+BURST_SECONDS = 60
+# The state of a bucket is kept for an hour, so burst and debt together stay well below it.
+BURST_SECONDS_MAX = 1_800
+# How far usage beyond the reservation may delay what comes next.
+DEBT_US = 300_000_000
+# Lua's numbers are exact up to 2**53; thirty years is beyond every cap of a bucket.
+COST_US_MAX = 10**15
+
+KIND_REQUESTS = "requests"
+KIND_TOKENS = "tokens"
+KIND_INPUT = "input_tokens"
+KIND_OUTPUT = "output_tokens"
+KINDS = (KIND_REQUESTS, KIND_TOKENS, KIND_INPUT, KIND_OUTPUT)
+
+SCOPE_TENANT = "t"
+SCOPE_GROUP = "g:"
+SCOPE_WORKSPACE = "w"
+SCOPE_KEY = "k"
+COUNT_TOKENS_BUCKET = "t:count_tokens"
+
+_PLANS_MAX = 10_000
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Bucket(
+    msgspec.Struct, frozen=True, kw_only=True, rename={"name": "f", "limit_per_minute": "limit"}
+):
+    """One rate: how fast it refills, how much a full one holds, how deep it may fall."""
+
+    name: str
+    kind: str
+    limit_per_minute: int
+    burst_us: int = msgspec.field(name="burst")
+    debt_us: int = msgspec.field(name="debt", default=DEBT_US)
+
+    def cost_us(self, units: int) -> int:
+        """What a request of that many units takes, rounded up once for the whole request."""
+        if self.limit_per_minute <= 0:
+            return self.burst_us + 1 if units > 0 else 0  # a limit of nothing fits nothing
+        return min(-(-units * MINUTE_US // self.limit_per_minute), COST_US_MAX)
+
+    def units_in(self, left_us: int) -> int:
+        """How many units are left: exactly what would still be admitted now, never negative."""
+        if left_us <= 0 or self.limit_per_minute <= 0:
+            return 0
+        if self.kind == KIND_REQUESTS:
+            return left_us // self.cost_us(1)  # each is rounded by itself
+        return left_us * self.limit_per_minute // MINUTE_US
+
+
+class Slot(msgspec.Struct, frozen=True, kw_only=True):
+    """How many requests of a scope may run at once."""
+
+    name: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantKeys:
+    """The names of a tenant's keys in Redis, all in one slot of a cluster."""
+
+    buckets: str
+    wallet: str
+    budgets: str
+    record_prefix: str
+    open: str
+    policy: str
+    unposted: str
+    stream: str
+    slots: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The limits that one key meets with one model; the same for many requests."""
+
+    tenant: int
+    buckets: tuple[Bucket, ...]
+    slots: tuple[Slot, ...]
+    budgets: tuple[tuple[str, Budget], ...]
+    output_reserve_max: int | None
+    keys: TenantKeys
+    text: bytes  # tenant, slots and buckets as the spec's JSON has them
+
+
+def limits_of(
+    *,
+    key: KeySnapshot,
+    who: TenantWho,
+    terms: TenantTerms,
+    tier: TierSnapshot,
+    model: ModelSnapshot,
+) -> Plan:
+    """All limits that a key meets with a model, from the widest scope to the narrowest."""
+    group = model.limit_group
+    workspace = who.workspaces.get(str(key.workspace))
+    workspace_scope, key_scope = f"{SCOPE_WORKSPACE}{key.workspace}", f"{SCOPE_KEY}{key.key}"
+    scopes = [(SCOPE_TENANT, terms.overrides.over(tier.limits))]
+    if group:
+        own = terms.group_overrides.get(group, Limits())
+        scopes.append((SCOPE_GROUP + group, own.over(tier.group_limits.get(group, Limits()))))
+    if workspace is not None:
+        scopes.append((workspace_scope, workspace.limits))
+    scopes.append((key_scope, key.limits))
+    budgets = [(SCOPE_TENANT, budget) for budget in who.budgets]
+    if workspace is not None:
+        budgets += [(workspace_scope, budget) for budget in workspace.budgets]
+    budgets += [(key_scope, budget) for budget in key.budgets]
+    return make_plan(
+        tenant=key.tenant,
+        buckets=tuple(bucket for name, limits in scopes for bucket in _buckets_of(name, limits)),
+        slots=tuple(
+            Slot(name=name, limit=limits.concurrency)
+            for name, limits in scopes
+            if limits.concurrency is not None
+        ),
+        budgets=tuple(budgets),
+        output_reserve_max=tier.output_reserve_max,
+    )
+
+
+def make_bucket(
+    *, name: str, kind: str, limit_per_minute: int, burst_seconds: int | None
+) -> Bucket:
+    """A bucket that holds `burst_seconds` worth of its limit, and at least one request."""
+    seconds = min(burst_seconds or BURST_SECONDS, BURST_SECONDS_MAX)
+    bucket = Bucket(
+        name=name, kind=kind, limit_per_minute=limit_per_minute, burst_us=seconds * 1_000_000
+    )
+    if kind != KIND_REQUESTS or limit_per_minute <= 0:
+        return bucket
+    # Each request is rounded up by itself; a full bucket holds the whole limit all the same.
+    requests = max(1, limit_per_minute * seconds // 60)
+    return msgspec.structs.replace(
+        bucket, burst_us=max(bucket.burst_us, requests * bucket.cost_us(1))
+    )
+
+
+class _Planned(msgspec.Struct, frozen=True):
+    """A plan and the snapshots that it was made of."""
+
+    sources: tuple[KeySnapshot, TenantWho, TenantTerms, TierSnapshot, ModelSnapshot]
+    plan: Plan
+
+
+_plans: dict[tuple[int, str], _Planned] = {}
+
+
+def plan_of(
+    *,
+    key: KeySnapshot,
+    who: TenantWho,
+    terms: TenantTerms,
+    tier: TierSnapshot,
+    model: ModelSnapshot,
+) -> Plan:
+    """`limits_of`, remembered for as long as the very same snapshots come in."""
+    name = (key.key, model.model)
+    known = _plans.get(name)
+    if known is not None:
+        a, b, c, d, e = known.sources
+        if a is key and b is who and c is terms and d is tier and e is model:
+            return known.plan
+    plan = limits_of(key=key, who=who, terms=terms, tier=tier, model=model)
+    if len(_plans) >= _PLANS_MAX:
+        _plans.clear()
+    _plans[name] = _Planned((key, who, terms, tier, model), plan)
+    return plan
+
+
+@lru_cache(maxsize=_PLANS_MAX)
+def count_tokens_plan(tenant: int, limit_per_minute: int) -> Plan:
+    """The one bucket that counting tokens takes from."""
+    bucket = make_bucket(
+        name=COUNT_TOKENS_BUCKET,
+        kind=KIND_REQUESTS,
+        limit_per_minute=limit_per_minute,
+        burst_seconds=None,
+    )
+    return make_plan(
+        tenant=tenant, buckets=(bucket,), slots=(), budgets=(), output_reserve_max=None
+    )
+
+
+def _buckets_of(scope: str, limits: Limits) -> list[Bucket]:
+    per_minute: Mapping[str, int | None] = {
+        KIND_REQUESTS: limits.requests_per_minute,
+        KIND_TOKENS: limits.tokens_per_minute,
+        KIND_INPUT: limits.input_tokens_per_minute,
+        KIND_OUTPUT: limits.output_tokens_per_minute,
+    }
+    return [
+        make_bucket(
+            name=f"{scope}:{kind}",
+            kind=kind,
+            limit_per_minute=limit,
+            burst_seconds=limits.burst_seconds,
+        )
+        for kind, limit in per_minute.items()
+        if limit is not None
+    ]
+
+
+def make_plan(
+    *,
+    tenant: int,
+    buckets: tuple[Bucket, ...],
+    slots: tuple[Slot, ...],
+    budgets: tuple[tuple[str, Budget], ...],
+    output_reserve_max: int | None,
+) -> Plan:
+    """A plan of limits given one by one."""
+    shard = keyspace.shard_of(tenant)
+    keys = TenantKeys(
+        buckets=keyspace.buckets(tenant),
+        wallet=keyspace.wallet(tenant),
+        budgets=keyspace.budgets(tenant),
+        record_prefix=keyspace.record(tenant, ""),
+        open=keyspace.open_requests(shard),
+        policy=keyspace.policy(shard),
+        unposted=keyspace.unposted(shard),
+        stream=keyspace.usage_stream(shard),
+        slots=tuple(keyspace.slots(tenant, slot.name) for slot in slots),
+    )
+    text = b'{"schema":%d,"tid":"%d","slots":%b,"buckets":%b' % (
+        SCHEMA,
+        tenant,
+        _encode(slots),
+        _encode(buckets),
+    )
+    return Plan(
+        tenant=tenant,
+        buckets=buckets,
+        slots=slots,
+        budgets=budgets,
+        output_reserve_max=output_reserve_max,
+        keys=keys,
+        text=text,
+    )
