@@ -47,21 +47,21 @@ class Gateway:
         self._pipe.on_connect = self._note_connect
         self._store = SnapshotStore(self._pipe)
         fallback = LocalLimiter(
-            cap_micro=config.fallback_cap_micro, live_workers=lambda: self._recovery.live_workers
+            cap_micro=config.fallback_cap_micro, live_workers=lambda: self.recovery.live_workers
         )
-        limiter = Limiter(
+        self.limiter = Limiter(
             self._pipe, fallback=fallback, timeout_seconds=config.redis_timeout_ms / 1_000
         )
         self._journal = Journal(config.journal_dir / config.worker, fsync=config.journal_fsync)
-        self._settlement = Settlement(
-            limiter=limiter,
+        self.settlement = Settlement(
+            limiter=self.limiter,
             pipe=self._pipe,
             journal=self._journal,
             resend_seconds=config.resend_ms / 1_000,
         )
         authenticator = Authenticator(self._store, peppers=config.peppers)
-        self._keeper = Keeper(
-            limiter=limiter,
+        self.keeper = Keeper(
+            limiter=self.limiter,
             authenticator=authenticator,
             beat_seconds=config.beat_ms / 1_000,
             drain_seconds=config.drain_seconds,
@@ -79,23 +79,23 @@ class Gateway:
             config=config,
             authenticator=authenticator,
             store=self._store,
-            limiter=limiter,
+            limiter=self.limiter,
             refusals=self._refusals,
         )
-        self._recovery = Recovery(
+        self.recovery = Recovery(
             config=config,
             pipe=self._pipe,
             store=self._store,
-            settlement=self._settlement,
-            keeper=self._keeper,
+            settlement=self.settlement,
+            keeper=self.keeper,
         )
         pipeline = Pipeline(
             admitter=admitter,
             forwarder=forwarder,
             journal=self._journal,
-            settlement=self._settlement,
-            ending=Ending(limiter=limiter, settlement=self._settlement),
-            keeper=self._keeper,
+            settlement=self.settlement,
+            ending=Ending(limiter=self.limiter, settlement=self.settlement),
+            keeper=self.keeper,
         )
         self.endpoints = Endpoints(
             config=config,
@@ -123,16 +123,16 @@ class Gateway:
             self._journal.open()
         await self._pipe.start()
         rounds: list[tuple[float, Callable[[], Awaitable[object]]]] = [
-            (GATEWAY_SECONDS, self._recovery.beat_gateway),
+            (GATEWAY_SECONDS, self.recovery.beat_gateway),
             (EPOCH_SECONDS, self._watch),
-            (ADOPT_SECONDS, self._recovery.adopt_journals),
-            (REAP_SECONDS, self._recovery.reap),
-            (self.config.confirm_ms / 1_000, self._settlement.confirm),
+            (ADOPT_SECONDS, self.recovery.adopt_journals),
+            (REAP_SECONDS, self.recovery.reap),
+            (self.config.confirm_ms / 1_000, self.settlement.confirm),
             (REFUSALS_SECONDS, self._refusals.flush),
             (PROBE_SECONDS, self._probe),
         ]
         self._tasks = [
-            asyncio.create_task(self._keeper.run_forever(), name="beats"),
+            asyncio.create_task(self.keeper.run_forever(), name="beats"),
             asyncio.create_task(self._journal.sync_forever(), name="sync"),
             *[asyncio.create_task(_repeat(act, seconds)) for seconds, act in rounds],
         ]
@@ -140,7 +140,7 @@ class Gateway:
     def begin_drain(self) -> None:
         """The server takes no more connections; what runs may end within the drain time."""
         self._is_draining = True
-        self._keeper.begin_drain()
+        self.keeper.begin_drain()
 
     async def stop(self) -> None:
         """Stop the rounds and close everything. What is unconfirmed stays in the journal."""
@@ -151,28 +151,28 @@ class Gateway:
                     await task
         with suppress(RedisAway):
             await self._refusals.flush()
-            await self._settlement.confirm()
-            await self._recovery.leave()
-        self._recovery.release()
+            await self.settlement.confirm()
+            await self.recovery.leave()
+        self.recovery.release()
         self._journal.close()
         await self._client.close()
         await self._pipe.stop()
 
     async def _probe(self) -> None:
         self._journal.probe()
-        METRICS.requests_open.set(self._keeper.open_count)
-        METRICS.events_unconfirmed.set(self._settlement.unconfirmed)
+        METRICS.requests_open.set(self.keeper.open_count)
+        METRICS.events_unconfirmed.set(self.settlement.unconfirmed)
         if self._store.plane is None and self._pipe.is_connected:
             await self._store.read_plane()
 
     async def _watch(self) -> None:
-        if await self._recovery.watch_epochs():
-            await self._recovery.bring_back()
+        if await self.recovery.watch_epochs():
+            await self.recovery.bring_back()
 
     def _note_connect(self, _run_id: str) -> None:
         """A connection came back: whatever the server may have lost is brought back at once."""
         if self._bring_back is None or self._bring_back.done():
-            self._bring_back = asyncio.get_running_loop().create_task(self._recovery.bring_back())
+            self._bring_back = asyncio.get_running_loop().create_task(self.recovery.bring_back())
 
 
 async def _repeat(act: Callable[[], Awaitable[object]], seconds: float) -> None:
