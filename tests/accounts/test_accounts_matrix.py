@@ -1,0 +1,229 @@
+"""Every route, asked by every role, for its own and for another tenant's row.
+
+The table is written by hand: a route that is missing in it fails, and so does one too many.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.db import transaction
+from rest_framework.test import APIClient
+
+from accounts.models import ApiKey, Role, Tenant
+from accounts.urls import api
+from tests.accounts.factories import (
+    client_of,
+    make_invite,
+    make_key,
+    make_member,
+    make_user,
+    make_workspace,
+    management_client,
+    signed_in,
+)
+from turnpike.control.caller import Power
+
+METHODS = ("get", "post", "put", "patch", "delete")
+ALL = {Role.OWNER, Role.ADMIN, Role.DEVELOPER, Role.BILLING, Role.VIEWER}
+MANAGERS = {Role.OWNER, Role.ADMIN}
+BUILDERS = {Role.OWNER, Role.ADMIN, Role.DEVELOPER}
+REASON = {"reason": "because"}
+EVERYBODY, STAFF = "everybody", "staff"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Who may call a route, with which power, what is sent, and what a permitted caller gets."""
+
+    roles: set[Role] | str
+    power: Power | None = None
+    body: Any = None
+    status: int = 200
+
+
+MATRIX: dict[tuple[str, str], Rule] = {
+    ("get", "tenant"): Rule(roles=ALL, power=Power.TENANT_READ),
+    ("patch", "tenant"): Rule(roles=MANAGERS, power=Power.TENANT_WRITE, body={"name": "New"}),
+    ("get", "workspaces"): Rule(roles=ALL, power=Power.WORKSPACES_READ),
+    ("post", "workspaces"): Rule(
+        roles=MANAGERS, power=Power.WORKSPACES_WRITE, body={"name": "New"}, status=201
+    ),
+    ("get", "workspaces/<str:workspace_id>"): Rule(roles=ALL, power=Power.WORKSPACES_READ),
+    ("patch", "workspaces/<str:workspace_id>"): Rule(
+        roles=MANAGERS, power=Power.WORKSPACES_WRITE, body={"concurrency": 3}
+    ),
+    ("post", "workspaces/<str:workspace_id>/archive"): Rule(
+        roles=MANAGERS, power=Power.WORKSPACES_WRITE
+    ),
+    ("get", "members"): Rule(roles=BUILDERS, power=Power.MEMBERS_READ),
+    ("get", "members/<str:user_id>"): Rule(roles=BUILDERS, power=Power.MEMBERS_READ),
+    ("patch", "members/<str:user_id>"): Rule(
+        roles=MANAGERS, power=Power.MEMBERS_WRITE, body={"role": "viewer"}
+    ),
+    ("delete", "members/<str:user_id>"): Rule(
+        roles=MANAGERS, power=Power.MEMBERS_WRITE, status=204
+    ),
+    ("get", "invites"): Rule(roles=BUILDERS, power=Power.MEMBERS_READ),
+    ("post", "invites"): Rule(
+        roles=MANAGERS,
+        power=Power.MEMBERS_WRITE,
+        body={"email": "new@example.com", "role": "viewer"},
+        status=201,
+    ),
+    ("post", "invites/accept"): Rule(roles=EVERYBODY, body={"token": "x"}, status=404),
+    ("get", "invites/<str:invite_id>"): Rule(roles=BUILDERS, power=Power.MEMBERS_READ),
+    ("delete", "invites/<str:invite_id>"): Rule(roles=MANAGERS, power=Power.MEMBERS_WRITE),
+    ("post", "invites/<str:invite_id>/resend"): Rule(roles=MANAGERS, power=Power.MEMBERS_WRITE),
+    ("get", "keys"): Rule(roles=BUILDERS, power=Power.KEYS_READ),
+    ("post", "keys"): Rule(
+        roles=BUILDERS, power=Power.KEYS_WRITE, body={"name": "New"}, status=201
+    ),
+    ("get", "keys/<str:key_id>"): Rule(roles=BUILDERS, power=Power.KEYS_READ),
+    ("patch", "keys/<str:key_id>"): Rule(
+        roles=BUILDERS, power=Power.KEYS_WRITE, body={"concurrency": 3}
+    ),
+    ("post", "keys/<str:key_id>/disable"): Rule(roles=BUILDERS, power=Power.KEYS_WRITE),
+    ("post", "keys/<str:key_id>/enable"): Rule(roles=BUILDERS, power=Power.KEYS_WRITE, status=409),
+    ("post", "keys/<str:key_id>/rotate"): Rule(roles=BUILDERS, power=Power.KEYS_WRITE, status=201),
+    ("post", "keys/<str:key_id>/revoke"): Rule(roles=BUILDERS, power=Power.KEYS_WRITE),
+    ("get", "audit"): Rule(roles=MANAGERS, power=Power.AUDIT_READ),
+    ("get", "operator/tenants"): Rule(roles=STAFF),
+    ("post", "operator/tenants"): Rule(roles=STAFF, body={"name": "N", **REASON}, status=201),
+    ("get", "operator/tenants/<str:tenant_id>"): Rule(roles=STAFF),
+    ("post", "operator/tenants/<str:tenant_id>/suspend"): Rule(roles=STAFF, body=REASON),
+    ("post", "operator/tenants/<str:tenant_id>/resume"): Rule(roles=STAFF, body=REASON, status=409),
+    ("post", "operator/tenants/<str:tenant_id>/close"): Rule(roles=STAFF, body=REASON),
+}
+ROUTES = sorted(MATRIX)
+TENANT_ROUTES = [route for route in ROUTES if isinstance(MATRIX[route].roles, set)]
+
+
+def _routes_in_code() -> set[tuple[str, str]]:
+    return {
+        (method, str(pattern.pattern))
+        for pattern in api
+        for method in METHODS
+        if hasattr(pattern.callback.view_class, method)  # type: ignore[attr-defined]
+    }
+
+
+def _objects_of(tenant: Tenant) -> dict[str, str]:
+    """An id of each kind that belongs to a tenant."""
+    make_member(tenant, Role.OWNER)
+    return {
+        "workspace_id": make_workspace(tenant).public_id,
+        "user_id": make_member(tenant, Role.DEVELOPER).user.public_id,
+        "invite_id": make_invite(tenant).invite.public_id,
+        "key_id": make_key(tenant).key.public_id,
+        "tenant_id": tenant.public_id,
+    }
+
+
+def _path(route: str, objects: dict[str, str]) -> str:
+    for name, value in objects.items():
+        route = route.replace(f"<str:{name}>", value)
+    assert "<" not in route
+    return f"/api/v1/{route}"
+
+
+@contextmanager
+def _undone() -> Iterator[None]:
+    with transaction.atomic():
+        yield
+        transaction.set_rollback(True)
+
+
+def _status(client: APIClient, method: str, path: str, body: Any) -> int:
+    with _undone():
+        send = getattr(client, method)
+        arguments = () if method in ("get", "delete") else (body or {},)
+        response = send(path, *arguments, **({"format": "json"} if arguments else {}))
+        if response.status_code >= 400:
+            assert response["content-type"] == "application/problem+json"
+            assert response.json()["request_id"] == response["request-id"]
+        return int(response.status_code)
+
+
+def test_the_matrix_names_every_route_and_no_other() -> None:
+    assert set(MATRIX) == _routes_in_code()
+
+
+@pytest.mark.parametrize(("method", "route"), TENANT_ROUTES)
+def test_each_role_may_do_what_the_matrix_says_with_its_own(
+    tenant: Tenant, method: str, route: str
+) -> None:
+    rule, path = MATRIX[method, route], _path(route, _objects_of(tenant))
+
+    found = {role: _status(client_of(tenant, role), method, path, rule.body) for role in ALL}
+
+    assert found == {role: rule.status if role in rule.roles else 403 for role in ALL}
+
+
+@pytest.mark.parametrize(("method", "route"), [item for item in TENANT_ROUTES if "<" in item[1]])
+def test_another_tenants_row_is_not_found_by_any_role(
+    tenant: Tenant, stranger: Tenant, method: str, route: str
+) -> None:
+    rule, path = MATRIX[method, route], _path(route, _objects_of(stranger))
+
+    found = {role: _status(client_of(tenant, role), method, path, rule.body) for role in ALL}
+
+    assert found == {role: 404 if role in rule.roles else 403 for role in ALL}
+
+
+@pytest.mark.parametrize(("method", "route"), TENANT_ROUTES)
+def test_a_management_key_needs_exactly_the_power_of_the_route(
+    tenant: Tenant, stranger: Tenant, method: str, route: str
+) -> None:
+    rule = MATRIX[method, route]
+    assert rule.power is not None
+    own, foreign = _path(route, _objects_of(tenant)), _path(route, _objects_of(stranger))
+    # Giving a role takes the role's own powers too, so that nobody gives more than they have.
+    given = (
+        set(Power) - {Power.OWNERS_WRITE}
+        if "role" in str(rule.body) or "user_id" in route or "resend" in route
+        else {rule.power}
+    )
+    holder = management_client(tenant, *given)
+    others = management_client(tenant, *(set(Power) - {rule.power}))
+
+    assert _status(holder, method, own, rule.body) == rule.status
+    assert _status(others, method, own, rule.body) == 403
+    if "<" in route:
+        assert _status(holder, method, foreign, rule.body) == 404
+
+
+@pytest.mark.parametrize(("method", "route"), ROUTES)
+def test_nobody_comes_in_without_a_credential(tenant: Tenant, method: str, route: str) -> None:
+    rule, path = MATRIX[method, route], _path(route, _objects_of(tenant))
+
+    status = _status(APIClient(), method, path, rule.body)
+
+    assert status == (rule.status if rule.roles == EVERYBODY else 401)
+
+
+@pytest.mark.parametrize(
+    ("method", "route"), [item for item in ROUTES if MATRIX[item].roles == STAFF]
+)
+def test_operator_routes_are_for_staff_alone(tenant: Tenant, method: str, route: str) -> None:
+    rule, path = MATRIX[method, route], _path(route, _objects_of(tenant))
+    staff = signed_in(make_user(is_staff=True))
+    key = management_client(tenant)
+
+    assert _status(staff, method, path, rule.body) == rule.status
+    assert {_status(client_of(tenant, role), method, path, rule.body) for role in ALL} == {403}
+    assert _status(key, method, path, rule.body) == 401
+
+
+@pytest.mark.parametrize(("method", "route"), TENANT_ROUTES)
+def test_staff_without_a_membership_and_inference_keys_stay_outside(
+    tenant: Tenant, method: str, route: str
+) -> None:
+    rule, path = MATRIX[method, route], _path(route, _objects_of(tenant))
+    inference = APIClient()
+    inference.credentials(HTTP_X_API_KEY=make_key(tenant, ApiKey.Kind.API).secret)
+
+    assert _status(signed_in(make_user(is_staff=True)), method, path, rule.body) == 403
+    assert _status(inference, method, path, rule.body) == 403
