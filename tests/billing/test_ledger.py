@@ -225,10 +225,13 @@ def test_no_line_slips_into_an_older_transaction(
 def test_balance_is_checked_at_the_commit_itself(accounts: tuple[int, int]) -> None:
     before = state()
 
-    with pytest.raises(IntegrityError, match="not balanced"):
+    def post_one_line() -> None:
         with platform_scope("tests"), connection.cursor() as cursor:
             cursor.execute(INSERT_TXN, ["bad"])
             cursor.execute(INSERT_ENTRY, ["bad", 1, accounts[0], 1, 5])
+
+    with pytest.raises(IntegrityError, match="not balanced"):
+        post_one_line()
 
     assert state() == before
 

@@ -21,7 +21,7 @@ _plain_flush = DatabaseOperations.sql_flush
 
 def allow_flush() -> None:
     """Make Django's flush step around the triggers that refuse TRUNCATE, in this test process."""
-    DatabaseOperations.sql_flush = _flush  # type: ignore[method-assign]
+    DatabaseOperations.sql_flush = _flush  # type: ignore[assignment, method-assign]
 
 
 def _flush(
