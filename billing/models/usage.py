@@ -6,9 +6,31 @@ Numbers of tenant, workspace and key are those of their tables, without a foreig
 plane stamps them, and an event outlives what it names.
 """
 
+from collections.abc import Mapping
+
 from django.db import models
 
+from turnpike.contracts import rating
 from turnpike.kernel import clock, ids
+
+# Numbers that revisions carry as differences and rollups as sums.
+TOKEN_COLUMNS: Mapping[str, str] = {
+    rating.INPUT: "input_tokens",
+    rating.OUTPUT: "output_tokens",
+    rating.CACHE_WRITE_5M: "cache_write_5m_tokens",
+    rating.CACHE_WRITE_1H: "cache_write_1h_tokens",
+    rating.CACHE_READ: "cache_read_tokens",
+    rating.WEB_SEARCH: "web_search_requests",
+}
+# What each component was charged; together they are `amount_nano`.
+CHARGE_COLUMNS: Mapping[str, str] = {name: f"{name}_nano" for name in rating.COMPONENTS}
+NUMBER_COLUMNS = (
+    *TOKEN_COLUMNS.values(),
+    "thinking_tokens",
+    *CHARGE_COLUMNS.values(),
+    "amount_nano",
+    "waived_nano",
+)
 
 
 class UsageNumbers(models.Model):

@@ -4,29 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from billing.models.usage import CHARGE_COLUMNS, TOKEN_COLUMNS
 from turnpike.contracts import rating
 from turnpike.contracts.snapshots import PriceSet
 from turnpike.contracts.usage import RANK_VOID, STATUS_OF_RANK, STATUS_UNRATED, UsageEvent
 from turnpike.kernel.money import nanos_of_micros
-
-# Numbers that revisions carry as differences and rollups as sums.
-TOKEN_COLUMNS: Mapping[str, str] = {
-    rating.INPUT: "input_tokens",
-    rating.OUTPUT: "output_tokens",
-    rating.CACHE_WRITE_5M: "cache_write_5m_tokens",
-    rating.CACHE_WRITE_1H: "cache_write_1h_tokens",
-    rating.CACHE_READ: "cache_read_tokens",
-    rating.WEB_SEARCH: "web_search_requests",
-}
-# What each component was charged; together they are `amount_nano`.
-CHARGE_COLUMNS: Mapping[str, str] = {name: f"{name}_nano" for name in rating.COMPONENTS}
-NUMBER_COLUMNS = (
-    *TOKEN_COLUMNS.values(),
-    "thinking_tokens",
-    *CHARGE_COLUMNS.values(),
-    "amount_nano",
-    "waived_nano",
-)
 
 BATCH = "batch"
 FAST = "fast"

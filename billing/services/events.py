@@ -9,8 +9,9 @@ from uuid import UUID
 
 from django.db import connection
 
+from billing.models.usage import NUMBER_COLUMNS
 from billing.models.usage import UsageEvent as EventRow
-from billing.services.charging import BATCH, NUMBER_COLUMNS, Charge
+from billing.services.charging import BATCH, Charge
 from turnpike.contracts.usage import (
     OUTCOME_ANSWERED,
     OUTCOME_CUT,

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from django.db import connection
 
-from billing.services.charging import NUMBER_COLUMNS
+from billing.models.usage import NUMBER_COLUMNS
 from billing.services.periods import month_of
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import ids

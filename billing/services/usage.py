@@ -15,7 +15,8 @@ from uuid import UUID
 from accounts.models import Tenant
 from billing.locks import lock_wallet, share_period
 from billing.models.ledger import BillingPeriod
-from billing.services.charging import NUMBER_COLUMNS, charge_for
+from billing.models.usage import NUMBER_COLUMNS
+from billing.services.charging import charge_for
 from billing.services.events import (
     Known,
     Placement,

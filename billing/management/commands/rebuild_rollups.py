@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from billing.queries import find_first_event_at
+from billing.queries.requests import find_first_event_at
 from billing.services.rollups import rebuild_rollups
 from turnpike.kernel import clock
 

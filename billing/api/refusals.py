@@ -1,0 +1,153 @@
+"""/refusals: why requests were refused, with the numbers at that moment, and counts by hour."""
+
+import json
+from datetime import timedelta
+from typing import Any, ClassVar
+from uuid import UUID
+
+import redis
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from billing.queries.requests import public_ids
+from turnpike.control.caller import Power
+from turnpike.control.drf import TenantView
+from turnpike.control.pages import read_limit
+from turnpike.control.redis import redis_client, text_of
+from turnpike.kernel import clock, ids, keyspace
+from turnpike.kernel.errors import InvalidInput, Unavailable
+from turnpike.kernel.money import format_amount, nanos_of_micros
+
+REFUSALS_MAX = 1_000
+HOURS_DEFAULT, HOURS_MAX = 24, 960
+
+
+class RefusalSerializer(serializers.Serializer[Any]):
+    """One refused request and the limit that refused it."""
+
+    at = serializers.CharField()
+    request_id = serializers.CharField(allow_null=True)
+    reason = serializers.CharField(
+        help_text="For example rate:requests, concurrency:tenant, credit."
+    )
+    http_status = serializers.IntegerField(allow_null=True)
+    type = serializers.CharField(allow_null=True)
+    message = serializers.CharField(allow_null=True)
+    model = serializers.CharField(allow_null=True)
+    api_key_id = serializers.CharField(allow_null=True)
+    limit = serializers.IntegerField(allow_null=True)
+    retry_after_ms = serializers.IntegerField(allow_null=True)
+    available = serializers.CharField(allow_null=True, help_text="Credit at that moment.")
+
+
+class HourSerializer(serializers.Serializer[Any]):
+    """How requests of one hour (UTC) ended, by outcome."""
+
+    starting_at = serializers.CharField()
+    outcomes = serializers.DictField(child=serializers.IntegerField())
+
+
+class RefusalsSerializer(serializers.Serializer[Any]):
+    """The newest refusals and the counts of the last hours; hours without requests are left out."""
+
+    data = RefusalSerializer(many=True)
+    hours = HourSerializer(many=True)
+
+
+class RefusalsView(TenantView):
+    """What the tenant was refused."""
+
+    powers: ClassVar = {"GET": Power.REQUESTS_READ}
+
+    @extend_schema(
+        operation_id="list_refusals",
+        parameters=[
+            OpenApiParameter("limit", int, description=f"1 to {REFUSALS_MAX}."),
+            OpenApiParameter("hours", int, description=f"1 to {HOURS_MAX}; {HOURS_DEFAULT}."),
+        ],
+        responses=RefusalsSerializer,
+    )
+    def get(self, request: Request) -> Response:
+        """The last refusals, newest first, and outcomes by hour, oldest first."""
+        assert self.caller.tenant is not None
+        limit, hours = read_limit(request, maximum=REFUSALS_MAX), _read_hours(request)
+        try:
+            rows = read_refusals(self.caller.tenant, limit=limit)
+            counts = read_outcomes(self.caller.tenant, hours=hours)
+        except redis.RedisError as error:
+            raise Unavailable("Refusals cannot be read now; try again soon.") from error
+        names = public_ids([{"api_key_id": row.get("key")} for row in rows])
+        return Response(
+            {"data": [_refusal(row, names.keys.get(row.get("key", 0))) for row in rows]}
+            | {"hours": counts}
+        )
+
+
+def read_refusals(tenant: int, *, limit: int) -> list[dict[str, Any]]:
+    """A tenant's newest refusals as the data plane wrote them; what is no object is left out."""
+    found = []
+    for raw in redis_client().lrange(keyspace.refusals(tenant), 0, limit - 1):
+        try:
+            row = json.loads(raw)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            found.append(row)
+    return found
+
+
+def read_outcomes(tenant: int, *, hours: int) -> list[dict[str, Any]]:
+    """How a tenant's requests of the last hours ended, by hour, the oldest first."""
+    this_hour = clock.utc_now().replace(minute=0, second=0, microsecond=0)
+    starts = [this_hour - timedelta(hours=back) for back in reversed(range(hours))]
+    pipeline = redis_client().pipeline(transaction=False)
+    for at in starts:
+        pipeline.hgetall(keyspace.outcome_counts(tenant, at.strftime("%Y-%m-%dT%H")))
+    return [
+        {
+            "starting_at": clock.rfc3339(at),
+            "outcomes": {text_of(name): int(count) for name, count in sorted(counts.items())},
+        }
+        for at, counts in zip(starts, pipeline.execute(), strict=True)
+        if counts
+    ]
+
+
+def _refusal(row: dict[str, Any], key_id: str | None) -> dict[str, Any]:
+    wait_us, available = row.get("wait_us"), row.get("available_micro")
+    return {
+        "at": clock.rfc3339(clock.datetime_of_us(int(row.get("at_us") or 0))),
+        "request_id": _request_id(row.get("request_id")),
+        "reason": str(row.get("reason", "")),
+        "http_status": row.get("status"),
+        "type": row.get("type"),
+        "message": row.get("message"),
+        "model": row.get("model"),
+        "api_key_id": key_id,
+        "limit": row.get("limit"),
+        "retry_after_ms": -(-wait_us // 1_000) if _is_number(wait_us) and wait_us >= 0 else None,
+        "available": format_amount(nanos_of_micros(available)) if _is_number(available) else None,
+    }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _request_id(value: Any) -> str | None:
+    """As the response header named it, whichever form the data plane wrote."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return ids.public_id(ids.REQUEST, UUID(value))
+    except ValueError:
+        return value
+
+
+def _read_hours(request: Request) -> int:
+    text = request.query_params.get("hours", str(HOURS_DEFAULT))
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:9]) <= HOURS_MAX:
+        raise InvalidInput(f"hours must be a whole number from 1 to {HOURS_MAX}.", field="hours")
+    return int(text)

@@ -1,0 +1,1 @@
+"""Reads of usage: what tenants and commands ask for."""

@@ -1,0 +1,97 @@
+"""Sums of usage over time: hours and days from the rollups, minutes from the events."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.db import connection
+
+from billing.models.usage import CHARGE_COLUMNS, NUMBER_COLUMNS
+from turnpike.kernel import ids
+
+MINUTE = timedelta(minutes=1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+ID_SLACK = timedelta(days=1)
+WORDS = ("workspace_id", "api_key_id", "model", "tier", "context_window")
+SUMS = ("requests", *NUMBER_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageQuery:
+    """What to sum: a span cut into buckets, by words, narrowed to some of their values."""
+
+    tenant: int
+    since: datetime
+    until: datetime
+    width: timedelta
+    group_by: tuple[str, ...] = ()
+    only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageSum:
+    """The sums of one bucket and one combination of words."""
+
+    bucket_at: datetime
+    words: Mapping[str, Any]
+    sums: Mapping[str, int]
+
+    @property
+    def charges(self) -> Mapping[str, int]:
+        """What was charged by component, in nanos."""
+        return {name: self.sums[column] for name, column in CHARGE_COLUMNS.items()}
+
+
+def floor_to(at: datetime, width: timedelta) -> datetime:
+    """The start of the bucket (UTC) that contains an instant."""
+    return EPOCH + (at - EPOCH) // width * width
+
+
+def sum_usage(query: UsageQuery) -> list[UsageSum]:
+    """The sums, the oldest bucket first; buckets without usage are left out."""
+    assert set(query.group_by) <= set(WORDS)
+    assert set(query.only) <= set(WORDS)
+    words = "".join(f", {name}" for name in query.group_by)
+    conditions = "".join(f" AND {name} = ANY(%({name})s)" for name in query.only)
+    source = _EVENTS if query.width < timedelta(minutes=15) else _ROLLUPS
+    totals = ", ".join(f"sum({name})::bigint" for name in SUMS)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT date_bin(%(width)s, at, 'epoch') AS bucket{words}, {totals}"  # noqa: S608
+            f" FROM ({source}) AS used WHERE TRUE{conditions}"
+            f" GROUP BY bucket{words} ORDER BY bucket{words}",
+            {
+                "width": query.width,
+                "tenant": query.tenant,
+                "since": query.since,
+                "until": query.until,
+                "first": ids.uuid7_floor(query.since - ID_SLACK),
+                "last": ids.uuid7_floor(query.until + ID_SLACK),
+                **{name: list(values) for name, values in query.only.items()},
+            },
+        )
+        rows = cursor.fetchall()
+    width = 1 + len(query.group_by)
+    return [
+        UsageSum(
+            bucket_at=row[0],
+            words=dict(zip(query.group_by, row[1:width], strict=True)),
+            sums=dict(zip(SUMS, row[width:], strict=True)),
+        )
+        for row in rows
+    ]
+
+
+_ROLLUPS = f"""
+SELECT bucket_at AS at, {", ".join(WORDS)}, {", ".join(SUMS)} FROM billing_usage_rollup
+WHERE tenant_id = %(tenant)s AND bucket_at >= %(since)s AND bucket_at < %(until)s
+"""  # noqa: S608 - our names
+_EVENTS = f"""
+SELECT DISTINCT ON (request_id) started_at AS at, {", ".join(WORDS)}, 1 AS requests,
+  {", ".join(f"sum({name}) OVER revisions AS {name}" for name in NUMBER_COLUMNS)}
+FROM billing_usage_event
+WHERE tenant_id = %(tenant)s AND request_id >= %(first)s AND request_id < %(last)s
+  AND started_at >= %(since)s AND started_at < %(until)s
+WINDOW revisions AS (PARTITION BY request_id) ORDER BY request_id, revision DESC
+"""  # noqa: S608 - our names
