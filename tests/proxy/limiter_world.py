@@ -122,7 +122,8 @@ class World:
         keys = [names.wallet, names.budgets, names.unposted, names.open]
         keys += [names.record_prefix + rid for rid in ranks]
         amounts = ",".join(f'"{name}":{micros}' for name, micros in (spent or {}).items())
-        args = [posted_micro, version, limit_micro, TENANT, "{" + amounts + "}", *ranks.values()]
+        args: list[int | str] = [posted_micro, version, limit_micro, TENANT, "{" + amounts + "}"]
+        args += ranks.values()
         return cast(int, self.client.eval(publish_source(), len(keys), *keys, *args))
 
     def new_rid(self) -> str:
@@ -224,16 +225,25 @@ class World:
 
     def record(self, spec: Spec) -> dict[str, str]:
         """A request's record as text."""
-        stored = self.client.hgetall(self.keys.record_prefix + spec.rid)
+        stored: dict[bytes, bytes] = cast(
+            Any, self.client.hgetall(self.keys.record_prefix + spec.rid)
+        )
         return {name.decode(): value.decode() for name, value in stored.items()}
 
     def events(self) -> list[bytes]:
         """The events in the stream, oldest first."""
-        return [fields[b"e"] for _, fields in self.client.xrange(self.keys.stream)]
+        entries: list[tuple[bytes, dict[bytes, bytes]]] = cast(
+            Any, self.client.xrange(self.keys.stream)
+        )
+        return [fields[b"e"] for _, fields in entries]
+
+    def members(self, index: str) -> set[str]:
+        """The members of one of the shard's indexes or of a slot."""
+        return {cast(bytes, name).decode() for name in self.client.zrange(index, 0, -1)}
 
     def everything(self) -> dict[bytes, Any]:
         """All keys of the database with what they hold, to compare before and after."""
-        names = sorted(self.client.keys("*"))
+        names = cast(list[bytes], sorted(self.client.keys("*")))
         pipeline = self.client.pipeline(transaction=False)
         for name in names:
             if name == self.keys.stream.encode():
@@ -256,5 +266,6 @@ def tenant_keys_free(client: redis.Redis) -> bool:
     """Whether nothing of the test's tenant is open, unposted or in a slot."""
     shard = keyspace.shard_of(TENANT)
     names = [keyspace.open_requests(shard), keyspace.unposted(shard)]
-    names += [name.decode() for name in client.keys(f"{keyspace.tag(shard)}:c:{TENANT}:*")]
+    slots = cast(list[bytes], client.keys(f"{keyspace.tag(shard)}:c:{TENANT}:*"))
+    names += [name.decode() for name in slots]
     return not any(client.exists(name) for name in names)

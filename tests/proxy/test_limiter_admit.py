@@ -123,7 +123,7 @@ def test_the_order_is_policy_slots_rates_budgets_credit(make_world: MakeWorld) -
 
 @pytest.mark.parametrize("stale", [{"tenant_version": 4}, {"global_version": 8}])
 def test_another_policy_version_refuses_and_keeps_nothing(
-    make_world: MakeWorld, stale: dict[str, int]
+    make_world: MakeWorld, stale: dict[str, Any]
 ) -> None:
     world = make_world()
     before = world.everything()

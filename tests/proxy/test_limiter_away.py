@@ -104,7 +104,7 @@ async def test_a_lost_answer_is_found_again_and_charged_once(
     world, limiter = tenant_of(server), Limiter(pipe, timeout_seconds=0.02)
     assert world.admit(world.spec(hold_micro=5)).is_granted  # the server knows the script now
     spec = world.spec(hold_micro=1_000)
-    server.client.execute_command("CLIENT", "PAUSE", 200, "ALL")
+    server.client.client_pause(200)
 
     lost = await limiter.admit(spec)
     server.client.ping()  # answered when the pause is over, and after what waited before it

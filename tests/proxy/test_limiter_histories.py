@@ -333,7 +333,7 @@ class LimiterHistory(RuleBasedStateMachine):
             held = int(world.client.hget(world.keys.budgets, f"h:{scope}") or 0)
             assert held == model.held(scope)
         for index, state in ((world.keys.open, "open"), (world.keys.unposted, "settled")):
-            members = {name.decode() for name in world.client.zrange(index, 0, -1)}
+            members = world.members(index)
             rids = {rid for rid, told in model.told.items() if told.state == state}
             late = {rid for rid in model.told if model.told[rid].state == "posted"}
             assert {f"42|{rid}" for rid in rids} <= members
