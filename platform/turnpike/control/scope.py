@@ -58,9 +58,10 @@ def rls_sql(table: str, *, column: str = "tenant_id", is_shared: bool = False) -
 @contextmanager
 def _setting(name: str, value: str) -> Iterator[None]:
     before = _swap(name, value)
-    # An error rolls the transaction back to where the scope began, and the setting with it.
+    # Whatever rolls the transaction back to where the scope began takes the setting with it.
     yield
-    _swap(name, before)
+    if not connection.needs_rollback:
+        _swap(name, before)
 
 
 def _swap(name: str, value: str) -> str:
