@@ -237,8 +237,12 @@ class DeadJournal:
         for path in sorted(self.folder.glob("*.log")):
             for line in read_lines(path):
                 rid = line.get("rid")
-                if isinstance(rid, str):
+                if not isinstance(rid, str):
+                    continue
+                try:
                     remains.setdefault(rid, Remains(rid)).take(line)
+                except KeyError:
+                    logger.warning("journal.line_unknown", extra={"segment": path.name})
         return remains
 
     def remove(self) -> None:

@@ -4,6 +4,7 @@ Every worker runs these rounds; doing the same work twice has no effect, since e
 request is settled under its id and rank.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -127,7 +128,8 @@ class Recovery:
     async def _adopt(self, folder: Path, journal: DeadJournal) -> None:
         try:
             await self._store.read_plane()
-            remains = journal.read()
+            # Outside the loop: a dead worker may have left much, and the living one has streams.
+            remains = await asyncio.to_thread(journal.read)
         except (RedisAway, PlaneCold, OSError):
             # Nothing can be rated or sent now; the next round tries again.
             journal.release()
