@@ -155,7 +155,7 @@ class World:
     def publish_plane(self, **changes: Any) -> None:
         """Publish the plane with some of its fields replaced."""
         self.plane = dataclasses.replace(self.plane, **changes)
-        fields = {
+        fields: dict[Any, Any] = {
             field.name: codec.to_json(getattr(self.plane, field.name))
             for field in dataclasses.fields(self.plane)
         }
@@ -187,7 +187,8 @@ class World:
     def events(self) -> list[UsageEvent]:
         """The usage events in the stream, in order."""
         stream = keyspace.usage_stream(keyspace.shard_of(TENANT))
-        return [codec.from_json(UsageEvent, entry[b"e"]) for _, entry in self.redis.xrange(stream)]
+        entries: Any = self.redis.xrange(stream)
+        return [codec.from_json(UsageEvent, entry[b"e"]) for _, entry in entries]
 
     def held_micro(self) -> int:
         """What the wallet holds now."""

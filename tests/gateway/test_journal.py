@@ -120,7 +120,8 @@ def test_lines_survive_sigkill(tmp_path: Path) -> None:
         "import os, signal, sys; from pathlib import Path\n"
         "from proxy.journal import Journal, line_of\n"
         "journal = Journal(Path(sys.argv[1]), fsync='off'); journal.open()\n"
-        "for n in range(500): journal.append(f'r{n}', line_of('S', f'r{n}', b'\"n\":1,\"upstream\":9'))\n"
+        "for n in range(500):\n"
+        "    journal.append(f'r{n}', line_of('S', f'r{n}', b'\"n\":1,\"upstream\":9'))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     folder = tmp_path / "worker-3"
