@@ -3,6 +3,7 @@
 All of it comes from the buckets that decided, at the instant when they decided.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from proxy.limiter.limiter import Admission
@@ -199,5 +200,6 @@ def _dollars(micro: int) -> str:
     return f"${whole}.{decimals[:2]}{decimals[2:].rstrip('0')}"
 
 
+@lru_cache(maxsize=1_024)  # most answers of a second share their reset times
 def _instant(seconds: int) -> bytes:
     return clock.rfc3339(clock.datetime_of_us(seconds * SECOND_US)).encode()
