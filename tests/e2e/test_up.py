@@ -125,7 +125,7 @@ def test_a_killed_web_server_is_started_again(platform: Platform) -> None:
     assert post_message(platform.base_url, platform.api_key)[0] == 200
 
 
-def test_ctrl_c_in_a_terminal_stops_everything_and_a_second_start_keeps_the_data() -> None:
+def test_ctrl_c_and_a_kill_leave_nothing_behind_and_the_next_start_keeps_the_data() -> None:
     with state_directory() as state_dir:
         environment = clean_environment(state_dir)
 
@@ -135,22 +135,14 @@ def test_ctrl_c_in_a_terminal_stops_everything_and_a_second_start_keeps_the_data
         key = re.search(r"tpk_live_\w+", screen)
         assert key is not None
         assert processes_of(state_dir) == []
+
+        killed = running.start_platform(state_dir, environment)
+        running.wait_until_ready(killed, state_dir)
+        killed.kill()
+        killed.wait()
+
         with running_platform(state_dir, environment) as platform:
             assert platform.api_key == key.group()
-            assert post_message(platform.base_url, platform.api_key)[0] == 200
-        assert processes_of(state_dir) == []
-
-
-def test_a_killed_supervisor_leaves_nothing_and_the_next_one_starts() -> None:
-    with state_directory() as state_dir:
-        environment = clean_environment(state_dir)
-        process = running.start_platform(state_dir, environment)
-        running.wait_until_ready(process, state_dir)
-
-        process.kill()
-        process.wait()
-
-        with running_platform(state_dir, environment) as platform:
             assert post_message(platform.base_url, platform.api_key)[0] == 200
         assert processes_of(state_dir) == []
 

@@ -78,7 +78,11 @@ def _export(*, worker: int) -> None:
     # Not the working copy's: a developer's platform is none of the tests' business.
     state_dir = Path(tempfile.gettempdir()) / f"{FOLDER_PREFIX}state-{os.getpid()}"
     atexit.register(shutil.rmtree, state_dir, ignore_errors=True)
-    os.environ.update(STATE_DIR=str(state_dir), JOURNAL_DIR=str(state_dir / "journal"))
+    os.environ.update(
+        STATE_DIR=str(state_dir),
+        JOURNAL_DIR=str(state_dir / "journal"),
+        METRICS_DIR=str(state_dir / "metrics"),
+    )
     redis_url = os.environ.get(TEST_REDIS_URL, "redis://127.0.0.1:1/0")
     first = first_redis_database(redis_url) + DATABASES_PER_WORKER * worker
     os.environ["REDIS_URL"] = redis_database(redis_url, first)

@@ -60,8 +60,8 @@ def make_plan(*, env: Env, state: StateDir, is_system_first: bool, is_json: bool
         servers,
         *actions,
         (children.simulator(), children.manage("migrate", "--no-input", is_owner=True)),
-        (children.manage("bootstrap"),),
-        (children.worker(), children.web()),
+        # Together, because most of each is loading: the web is ready when bootstrap has published.
+        (children.manage("bootstrap"), children.worker(), children.web()),
         (children.beat(),),
     ]
     names = tuple(service.recipe.name for service in servers)
@@ -154,12 +154,14 @@ def _base_environment(
     chosen = {
         "STATE_DIR": str(state.path),
         "JOURNAL_DIR": os.environ.get("JOURNAL_DIR") or str(state.path / "journal"),
+        "METRICS_DIR": os.environ.get("METRICS_DIR") or str(state.path / "metrics"),
         "PORT": str(env.port),
         "SIMULATOR_PORT": str(simulator_port(env)),
         "PUBLIC_BASE_URL": os.environ.get("PUBLIC_BASE_URL") or f"http://127.0.0.1:{env.port}",
         **{name: os.environ.get(name) or secrets[name] for name in SECRET_NAMES},
     }
-    Path(chosen["JOURNAL_DIR"]).mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in ("JOURNAL_DIR", "METRICS_DIR"):
+        Path(chosen[name]).mkdir(mode=0o700, parents=True, exist_ok=True)
     return {
         **os.environ,
         **chosen,
