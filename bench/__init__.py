@@ -1,0 +1,1 @@
+"""What the data plane costs, against nginx in the same run. `make bench`."""
