@@ -43,8 +43,9 @@ def anthropic_error(error: Exception, context: dict[str, Any]) -> Response:
     if status >= 500 and not isinstance(error, TurnpikeError):
         logger.error("request.broke", exc_info=error, extra={"request_id": request_id})
     headers = {}
-    if isinstance(error, exceptions.Throttled) and error.wait is not None:
-        headers["retry-after"] = str(int(error.wait) + 1)
+    wait_seconds = getattr(error, "wait", None)
+    if isinstance(error, exceptions.Throttled) and wait_seconds is not None:
+        headers["retry-after"] = str(int(wait_seconds) + 1)
     return Response(
         {
             "type": "error",

@@ -52,7 +52,7 @@ class HourSerializer(serializers.Serializer[Any]):
 class RefusalsSerializer(serializers.Serializer[Any]):
     """The newest refusals and the counts of the last hours; hours without requests are left out."""
 
-    data = RefusalSerializer(many=True)
+    data = RefusalSerializer(many=True)  # type: ignore[assignment]
     hours = HourSerializer(many=True)
 
 
@@ -78,9 +78,9 @@ class RefusalsView(TenantView):
             counts = read_outcomes(self.caller.tenant, hours=hours)
         except redis.RedisError as error:
             raise Unavailable("Refusals cannot be read now; try again soon.") from error
-        names = public_ids([{"api_key_id": row.get("key")} for row in rows])
+        names = public_ids([{"api_key_id": _number(row.get("key"))} for row in rows])
         return Response(
-            {"data": [_refusal(row, names.keys.get(row.get("key", 0))) for row in rows]}
+            {"data": [_refusal(row, names.keys.get(_number(row.get("key")) or 0)) for row in rows]}
             | {"hours": counts}
         )
 
@@ -116,9 +116,10 @@ def read_outcomes(tenant: int, *, hours: int) -> list[dict[str, Any]]:
 
 
 def _refusal(row: dict[str, Any], key_id: str | None) -> dict[str, Any]:
-    wait_us, available = row.get("wait_us"), row.get("available_micro")
+    at_us = _number(row.get("at_us")) or 0
+    wait_us, available = _number(row.get("wait_us")), _number(row.get("available_micro"))
     return {
-        "at": clock.rfc3339(clock.datetime_of_us(int(row.get("at_us") or 0))),
+        "at": clock.rfc3339(clock.datetime_of_us(at_us)),
         "request_id": _request_id(row.get("request_id")),
         "reason": str(row.get("reason", "")),
         "http_status": row.get("status"),
@@ -127,13 +128,13 @@ def _refusal(row: dict[str, Any], key_id: str | None) -> dict[str, Any]:
         "model": row.get("model"),
         "api_key_id": key_id,
         "limit": row.get("limit"),
-        "retry_after_ms": -(-wait_us // 1_000) if _is_number(wait_us) and wait_us >= 0 else None,
-        "available": format_amount(nanos_of_micros(available)) if _is_number(available) else None,
+        "retry_after_ms": None if wait_us is None or wait_us < 0 else -(-wait_us // 1_000),
+        "available": None if available is None else format_amount(nanos_of_micros(available)),
     }
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _request_id(value: Any) -> str | None:

@@ -45,7 +45,7 @@ FILTERS: Mapping[str, str] = {
 }
 # In an answer even where nobody groups by them; `speed` only where somebody does.
 SHOWN = tuple(name for name in DIMENSIONS if name != "speed")
-COST_WORDS = ("workspace_id", "model", "tier", "context_window")
+COST_WORDS = ("model", "tier", "context_window")
 COST_GROUPS = ("workspace_id", "description")
 TOKEN_TYPES: Mapping[str, tuple[str, str]] = {
     rating.INPUT: ("uncached_input_tokens", "Input Tokens"),
@@ -112,9 +112,8 @@ class CostReportView(OrganizationView):
         tenant = self.caller.tenant
         page = read_buckets(request, widths=("1d",))
         group_by = _read_groups(request, COST_GROUPS)
-        words = COST_WORDS if "description" in group_by else ("workspace_id",)
-        if "workspace_id" not in group_by:
-            words = words[1:]
+        described = COST_WORDS if "description" in group_by else ()
+        words = ("workspace_id", *described) if "workspace_id" in group_by else described
         rows = sum_usage(
             UsageQuery(
                 tenant=tenant, since=page.since, until=page.until, width=page.width, group_by=words
@@ -126,14 +125,14 @@ class CostReportView(OrganizationView):
         for row in rows:
             values = dimension_values(row.words, names)
             lines = cost_lines(row, values) if "description" in group_by else _whole(row)
-            for nanos, described in lines:
+            for nanos, shown in lines:
                 results[row.bucket_at].append(
                     {
                         "amount": format_cents(nanos),
                         "currency": wallet.currency,
                         "workspace_id": values["workspace_id"],
                         **dict.fromkeys(_DESCRIBED),
-                        **described,
+                        **shown,
                     }
                 )
         return Response(_envelope(page, results))

@@ -107,7 +107,7 @@ class RequestsView(TenantView):
         names = public_ids(shown)
         return Response(
             {
-                "data": [_request(row, names) for row in shown],
+                "data": [request_answer(row, names) for row in shown],
                 "next_cursor": (
                     write_cursor(shown[-1]["request_id"]) if len(rows) > limit else None
                 ),
@@ -134,7 +134,7 @@ class RequestView(TenantView):
         postings = {item.posting_id for item in revisions if item.amount_nano}
         return Response(
             {
-                **_request(row, public_ids([row])),
+                **request_answer(row, public_ids([row])),
                 "waived": format_amount(row["waived_nano"]),
                 "hold": format_amount(nanos_of_micros(newest.hold_micro)),
                 "discount_bp": newest.discount_bp,
@@ -171,7 +171,8 @@ def usage_of(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _request(row: Mapping[str, Any], names: PublicIds) -> dict[str, Any]:
+def request_answer(row: Mapping[str, Any], names: PublicIds) -> dict[str, Any]:
+    """A request as the list and the receipt show it."""
     return {
         "request_id": ids.public_id(ids.REQUEST, row["request_id"]),
         "status": row["status"],

@@ -53,7 +53,7 @@ class BucketSerializer(serializers.Serializer[Any]):
 class UsagePageSerializer(serializers.Serializer[Any]):
     """Buckets, the oldest first; empty ones included."""
 
-    data = BucketSerializer(many=True)
+    data = BucketSerializer(many=True)  # type: ignore[assignment]
     next_cursor = serializers.CharField(allow_null=True)
 
 

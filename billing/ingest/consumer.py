@@ -107,18 +107,18 @@ class Consumer:
         return self._read_group(shard, ">")
 
     def _claim(self, shard: int) -> list[Entry]:
-        _, found, *_ = self._client.xautoclaim(
+        claimed: Any = self._client.xautoclaim(
             keyspace.usage_stream(shard),
             keyspace.CONSUMER_GROUP,
             self._name,
             min_idle_time=self._claim_idle_ms,
             count=self._batch_max,
         )
-        return _entries(found)
+        return _entries(claimed[1])
 
     def _read_group(self, shard: int, after: str) -> list[Entry]:
         stream = keyspace.usage_stream(shard)
-        found = self._client.xreadgroup(
+        found: Any = self._client.xreadgroup(
             keyspace.CONSUMER_GROUP, self._name, {stream: after}, count=self._batch_max
         )
         return [entry for _, items in found or [] for entry in _entries(items)]
@@ -158,7 +158,7 @@ class Consumer:
     def _bear(self, shard: int, entry: Entry, error: Exception) -> int:
         """Leave a failing entry for another delivery, or bury it after the last one."""
         stream = keyspace.usage_stream(shard)
-        pending = self._client.xpending_range(
+        pending: Any = self._client.xpending_range(
             stream, keyspace.CONSUMER_GROUP, min=entry.stream_id, max=entry.stream_id, count=1
         )
         deliveries = pending[0]["times_delivered"] if pending else DELIVERIES_MAX

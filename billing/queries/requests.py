@@ -162,10 +162,15 @@ def _heads(tenant: int) -> QuerySet[UsageEvent]:
 def _sums(tenant: int, requests: Sequence[UUID]) -> dict[UUID, dict[str, int]]:
     rows = (
         UsageEvent.objects.filter(tenant_id=tenant, request_id__in=requests)
+        .order_by("request_id")
         .values("request_id")
         .annotate(**{f"sum_{name}": Sum(name) for name in NUMBERS})
+        .values_list("request_id", *(f"sum_{name}" for name in NUMBERS))
     )
-    return {row["request_id"]: {name: int(row[f"sum_{name}"]) for name in NUMBERS} for row in rows}
+    return {
+        request: {name: int(number) for name, number in zip(NUMBERS, numbers, strict=True)}
+        for request, *numbers in rows
+    }
 
 
 def _conditions(chosen: RequestFilter) -> dict[str, Any]:

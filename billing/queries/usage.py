@@ -58,11 +58,11 @@ def sum_usage(query: UsageQuery) -> list[UsageSum]:
     totals = ", ".join(f"sum({name})::bigint" for name in SUMS)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT date_bin(%(width)s, at, 'epoch') AS bucket{words}, {totals}"  # noqa: S608
+            f"SELECT date_bin(%(width)s::interval, at, 'epoch') AS bucket{words}, {totals}"  # noqa: S608
             f" FROM ({source}) AS used WHERE TRUE{conditions}"
             f" GROUP BY bucket{words} ORDER BY bucket{words}",
             {
-                "width": query.width,
+                "width": f"{query.width.total_seconds()} seconds",
                 "tenant": query.tenant,
                 "since": query.since,
                 "until": query.until,

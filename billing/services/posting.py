@@ -83,7 +83,7 @@ def _publish(tenant: int, values: WalletValues, posted: Mapping[str, int]) -> in
         keyspace.unposted(shard),
         keyspace.open_requests(shard),
     ]
-    fixed_arguments = [
+    fixed_arguments: list[int | str] = [
         values.posted_micro,
         values.version,
         values.limit_micro,

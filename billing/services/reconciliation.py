@@ -50,7 +50,7 @@ def reconcile(*, since: datetime = BEGINNING) -> list[Finding]:
 def _rows(query: str) -> list[Any]:
     with platform_scope("reconcile"), connection.cursor() as cursor:
         cursor.execute(query, {"wallet_kinds": sorted(WALLET_KINDS)})
-        return cursor.fetchall()
+        return list(cursor.fetchall())
 
 
 def _of_rows(check: str, rows: Sequence[Any]) -> Finding:
@@ -95,9 +95,9 @@ def _redis_differences() -> set[str]:
 
 def _scope_differences(client: "redis.Redis", tenant: int, expected: Mapping[str, int]) -> set[str]:
     stored = {
-        text_of(name)[2:]: int(value)
+        text_of(name).removeprefix("h:"): int(value)
         for name, value in client.hgetall(keyspace.budgets(tenant)).items()
-        if name.startswith(b"h:")
+        if text_of(name).startswith("h:")
     }
     return {
         f"tenant {tenant}: scope {scope} holds {stored.get(scope, 0)}, "
@@ -131,7 +131,7 @@ def _records(
             pipeline.hmget(key, "st", "hold", "scopes")
         for key, (state, hold, scopes) in zip(keys, pipeline.execute(), strict=True):
             names = [scope for scope in text_of(scopes or b"").split(",") if scope]
-            yield int(key.split(b":")[-2]), state, int(hold or 0), names
+            yield int(text_of(key).split(":")[-2]), state, int(hold or 0), names
         if cursor == 0:
             return
 

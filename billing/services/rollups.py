@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
 
 from django.db import connection
 
@@ -144,7 +146,7 @@ def rebuild_rollups(*, since: datetime, until: datetime) -> int:
             f"INSERT INTO billing_usage_rollup ({columns}) {_REBUILT}",
             _span(since, until),
         )
-        return cursor.rowcount
+        return int(cursor.rowcount)
 
 
 def compare_rollups(*, since: datetime, until: datetime) -> list[RollupDifference]:
@@ -164,7 +166,7 @@ def compare_rollups(*, since: datetime, until: datetime) -> list[RollupDifferenc
     ]
 
 
-def compare_counters(*, since: datetime, until: datetime) -> list[tuple[int, str, str, int, int]]:
+def compare_counters(*, since: datetime, until: datetime) -> list[tuple[Any, ...]]:
     """Counters that differ from their events: tenant, period, scope, stored, rebuilt.
 
     The span is cut to whole UTC months.
@@ -174,10 +176,10 @@ def compare_counters(*, since: datetime, until: datetime) -> list[tuple[int, str
         cursor.execute(
             _COMPARE_COUNTERS, [*_span(start, end), start.strftime("%Y-%m"), end.strftime("%Y-%m")]
         )
-        return cursor.fetchall()
+        return list(cursor.fetchall())
 
 
-def _span(since: datetime, until: datetime) -> list[object]:
+def _span(since: datetime, until: datetime) -> list[UUID | datetime]:
     return [ids.uuid7_floor(since - ID_SLACK), ids.uuid7_floor(until + ID_SLACK), since, until]
 
 

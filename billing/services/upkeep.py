@@ -7,6 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 from django.db.models import Max
@@ -17,7 +18,7 @@ from billing.models.usage import DeadLetter, UsageEvent
 from billing.services.posting import publish_wallet
 from billing.snapshots import publish_terms
 from turnpike.contracts.usage import RANK_RECONCILED
-from turnpike.control.redis import redis_client
+from turnpike.control.redis import redis_client, text_of
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import keyspace
 
@@ -45,7 +46,7 @@ def sweep_unposted(*, after_ms: int = SWEEP_AFTER_MS) -> Swept:
     seconds, microseconds = client.time()
     settled_before_ms = seconds * 1_000 + microseconds // 1_000 - after_ms
     for shard in range(keyspace.SHARDS):
-        found = client.zrange(
+        found: Any = client.zrange(
             keyspace.unposted(shard),
             "-inf",
             settled_before_ms,
@@ -56,10 +57,10 @@ def sweep_unposted(*, after_ms: int = SWEEP_AFTER_MS) -> Swept:
         )
         settled: dict[int, dict[str, int]] = defaultdict(dict)
         for member, score in found:
-            tenant, _, rid = member.decode().partition("|")
+            tenant, _, rid = text_of(member).partition("|")
             settled[int(tenant)][rid] = int(score)
-        for tenant, requests in settled.items():
-            _sweep_tenant(client, tenant, requests, swept)
+        for number, requests in settled.items():
+            _sweep_tenant(client, number, requests, swept)
         _forget_consumers(client, shard)
     return swept
 
@@ -143,8 +144,8 @@ def _deliver_again(
 
 def _oldest_entry_ms(client: "redis.Redis", shard: int) -> float:
     """When the oldest entry of a stream was written: whatever is older has left it."""
-    entries = client.xrange(keyspace.usage_stream(shard), count=1)
-    return int(entries[0][0].split(b"-")[0]) if entries else float("inf")
+    entries: Any = client.xrange(keyspace.usage_stream(shard), count=1)
+    return int(text_of(entries[0][0]).partition("-")[0]) if entries else float("inf")
 
 
 def _forget_consumers(client: "redis.Redis", shard: int) -> None:

@@ -19,6 +19,7 @@ from billing.models.usage import DeadLetter, UsageEvent, UsageRollup
 from billing.services.wallet import grant_credit
 from turnpike.contracts.usage import STATUS_OF_RANK
 from turnpike.contracts.usage import UsageEvent as Event
+from turnpike.control.redis import text_of
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import clock, ids, keyspace
 from turnpike.kernel.codec import to_json
@@ -158,8 +159,7 @@ def append(client: "redis.Redis", event: Event) -> str:
 
 def append_body(client: "redis.Redis", body: bytes, *, shard: int = 0) -> str:
     """Write any bytes to a shard's stream."""
-    entry: bytes = client.xadd(keyspace.usage_stream(shard), {keyspace.EVENT_FIELD: body})
-    return entry.decode()
+    return text_of(client.xadd(keyspace.usage_stream(shard), {keyspace.EVENT_FIELD: body}))
 
 
 def ingest(client: "redis.Redis", **options: Any) -> int:
