@@ -67,8 +67,8 @@ class Load:
             f"POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\n{head}"
             f"content-length: {len(body)}\r\n\r\n"
         ).encode() + body
-        self._left = order["requests"]
-        self._open = order["connections"]
+        self._left: int = order["requests"]
+        self._open: int = order["connections"]
         self._statuses: Counter[str] = Counter()
         self._order = order
         self._oddity = ""

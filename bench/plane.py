@@ -7,6 +7,7 @@ one key: the data plane needs no database, and nothing else then shares the proc
 import base64
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,22 +99,23 @@ def publish(client: redis.Redis, *, secrets: Secrets, upstream_port: int) -> Non
     """Write every snapshot that a request needs, values first and versions last."""
     plane = _plane(secrets, upstream_port)
     fields = {name: codec.to_json(getattr(plane, name)) for name in plane.__slots__}
-    client.hset(keyspace.PLANE, mapping=fields)
+    _put(client, keyspace.PLANE, fields)
     digest = hashing.digest_key(secrets.api_key, pepper=secrets.pepper.encode())
     key = KeySnapshot(key=KEY, key_id="apikey_bench", tenant=TENANT, workspace=WORKSPACE)
     client.set(keyspace.key_snapshot(digest), codec.to_json(key))
     workspaces = {str(WORKSPACE): WorkspaceSnapshot(workspace_id="wrkspc_bench")}
     who = TenantWho(tenant_id="ten_bench", workspaces=workspaces)
     terms = TenantTerms(tier="bench", book=BOOK)
-    client.hset(
-        keyspace.tenant_snapshot(TENANT),
-        mapping={"who": codec.to_json(who), "terms": codec.to_json(terms)},
-    )
-    wallet = {"posted": MICRO_PLENTY, "limit": 0, "held": 0, "ver": 1}
-    client.hset(keyspace.wallet(TENANT), mapping=wallet)
+    values = {"who": codec.to_json(who), "terms": codec.to_json(terms)}
+    _put(client, keyspace.tenant_snapshot(TENANT), values)
+    _put(client, keyspace.wallet(TENANT), {"posted": MICRO_PLENTY, "limit": 0, "held": 0, "ver": 1})
+    versions = {keyspace.GLOBAL_VERSION: VERSION, str(TENANT): VERSION}
     for shard in range(keyspace.SHARDS):
-        versions = {keyspace.GLOBAL_VERSION: VERSION, str(TENANT): VERSION}
-        client.hset(keyspace.policy(shard), mapping={**versions, "epoch": 1, "opens_at_ms": 0})
+        _put(client, keyspace.policy(shard), {**versions, "epoch": 1, "opens_at_ms": 0})
+
+
+def _put(client: redis.Redis, name: str, fields: Mapping[str, str | int]) -> None:
+    client.hset(name, items=[part for item in fields.items() for part in item])
 
 
 def _plane(secrets: Secrets, upstream_port: int) -> PlaneSnapshot:
