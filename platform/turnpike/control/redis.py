@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 from django.conf import settings
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 if TYPE_CHECKING:
     from redis.commands.core import Script
 
 TIMEOUT_SECONDS = 2.0
+# One more try at once for a connection that broke while it was idle; a caller waits for an answer.
+RETRIES = 1
+RETRY_AFTER_SECONDS = 0.05
 
 
 @cache
@@ -25,6 +30,7 @@ def redis_client() -> "redis.Redis":
         socket_timeout=TIMEOUT_SECONDS,
         socket_connect_timeout=TIMEOUT_SECONDS,
         health_check_interval=15,
+        retry=Retry(ConstantBackoff(RETRY_AFTER_SECONDS), RETRIES),
     )
 
 
