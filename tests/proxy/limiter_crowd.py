@@ -2,8 +2,8 @@
 
     python -m tests.proxy.limiter_crowd REDIS_URL
 
-Prints one JSON object. It starts when something is pushed to the list `go`, so that all processes
-of a crowd begin together.
+Prints one JSON object. It pushes to the list `ready` and starts when something is pushed to the
+list `go`, so that all processes of a crowd begin together.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ HOLD_MICRO = 1_000
 REQUESTS_PER_MINUTE = 300
 TRIES = 40
 TASKS = 4
+WAITS_MAX = 20_000
 SLOTTED = Asked(tenant=Limits(concurrency=SLOTS))
 RATED = Asked(tenant=Limits(requests_per_minute=REQUESTS_PER_MINUTE))
 
@@ -33,6 +34,7 @@ async def main(url: str) -> None:
     await pipe.start()
     limiter = Limiter(pipe, timeout_seconds=20.0, write_timeout_seconds=20.0)
     world = World(client=redis.Redis.from_url(url))
+    await pipe.execute("RPUSH", "ready", 1)
     await pipe.execute("BLPOP", "go", 30, timeout_seconds=40.0)
     slotted = await asyncio.gather(*(run_slotted(pipe, limiter, world) for _ in range(TASKS)))
     rated = [
@@ -60,8 +62,18 @@ async def run_slotted(pipe: RedisPipe, limiter: Limiter, world: World) -> tuple[
             continue
         granted += 1
         overlap = max(overlap, await pipe.execute("INCR", "running"))
+        await until_all_slots_were_taken(pipe, overlap)
         await pipe.execute("DECR", "running")
         await limiter.settle(spec, charges={}, hold_micro=HOLD_MICRO, event=b"{}", rank=3)
+
+
+async def until_all_slots_were_taken(pipe: RedisPipe, overlap: int) -> None:
+    """The first ones wait for one another, so that the limit is really reached."""
+    if overlap >= SLOTS:
+        await pipe.execute("SET", "full", 1)
+    for _ in range(WAITS_MAX):
+        if await pipe.execute("GET", "full"):
+            return
 
 
 def new_rid() -> str:

@@ -30,6 +30,9 @@ def test_twelve_processes_pass_no_limit(redis_client: redis.Redis) -> None:
         for _ in range(PROCESSES)
     ]
 
+    with redis.Redis.from_url(os.environ["REDIS_URL"], socket_timeout=60) as patient:
+        for _ in crowd:
+            assert patient.blpop(["ready"], timeout=50) is not None
     started = time.monotonic()
     redis_client.rpush("go", *range(PROCESSES))
     reports = [json.loads(process.communicate(timeout=60)[0]) for process in crowd]
