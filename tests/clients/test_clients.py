@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.conftest import Running
+from tests.support.running import Platform
 
 HERE = Path(__file__).parent
 PROGRAM_SECONDS_MAX = 180
@@ -32,11 +32,11 @@ def run(command: list[str], *, cwd: Path, environment: dict[str, str]) -> str:
     return done.stdout
 
 
-def target(platform: Running) -> dict[str, str]:
+def target(platform: Platform) -> dict[str, str]:
     return {"TARGET_URL": platform.base_url, "TARGET_KEY": platform.api_key}
 
 
-def test_the_last_old_python_sdk(platform: Running, old_python: Path, tmp_path: Path) -> None:
+def test_the_last_old_python_sdk(platform: Platform, old_python: Path, tmp_path: Path) -> None:
     program = str(HERE / "python_program.py")
 
     told: Json = json.loads(
@@ -52,7 +52,7 @@ def test_the_last_old_python_sdk(platform: Running, old_python: Path, tmp_path: 
     assert told["refused"] == 401
 
 
-def test_the_typescript_sdk(platform: Running, node_modules: Path) -> None:
+def test_the_typescript_sdk(platform: Platform, node_modules: Path) -> None:
     # Modules are found beside the program, not beside the working directory.
     program = shutil.copy(HERE / "typescript_program.mjs", node_modules.parent)
 
@@ -73,7 +73,7 @@ def test_the_typescript_sdk(platform: Running, node_modules: Path) -> None:
 
 @pytest.mark.parametrize("key_variable", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"])
 def test_claude_code_runs_a_tool(
-    platform: Running, node_modules: Path, tmp_path: Path, key_variable: str
+    platform: Platform, node_modules: Path, tmp_path: Path, key_variable: str
 ) -> None:
     home, work = tmp_path / "home", tmp_path / "work"
     home.mkdir()

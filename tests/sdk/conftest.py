@@ -7,7 +7,33 @@ import anthropic
 import httpx
 import pytest
 
+from tests.support.running import Platform
+
 ClientFor = Callable[[str], anthropic.Anthropic]
+IssueKey = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def base_url(platform: Platform) -> str:
+    """Where the platform answers."""
+    return platform.base_url
+
+
+@pytest.fixture(scope="session")
+def issue_key(platform: Platform) -> IssueKey:
+    """Makes a tenant of its own with a tier and credit in dollars; returns its key."""
+
+    def _issue_key(*, credit: str, tier: str = "pro") -> str:
+        name = f"sdk-{uuid.uuid4().hex[:8]}"
+        return str(platform.issue_key(tenant=name, tier=tier, credit=credit)["api_key"])
+
+    return _issue_key
+
+
+@pytest.fixture(scope="session")
+def api_key(issue_key: IssueKey) -> str:
+    """A key whose tenant meets no limit in these tests."""
+    return issue_key(credit="1000", tier="enterprise")
 
 
 @pytest.fixture
