@@ -156,6 +156,16 @@ class Cluster:
         """Send a signal to a child and do not wait."""
         self._children[name][1].send_signal(number)
 
+    def stop_postgres(self, number: signal.Signals) -> None:
+        """Ask the database server to stop, in the way that the signal means, and wait."""
+        self.send_signal("postgres", number)
+        self._children["postgres"][1].wait(READY_SECONDS_MAX)
+
+    def stop_gateway(self) -> None:
+        """Let running answers end, and stop the data plane."""
+        recipe, child = self._children["gateway"]
+        process.stop(child, recipe)
+
     def wipe_valkey(self) -> None:
         """Delete all data of a Valkey that is not running."""
         assert not self.is_running("valkey")
@@ -288,7 +298,8 @@ class Cluster:
         is_up = process.wait_until(
             lambda: not self.is_running(name) or is_ready(), seconds_max=READY_SECONDS_MAX
         )
-        assert is_up and self.is_running(name), f"{name} did not start:\n{self.log(name)}"
+        assert is_up, f"{name} did not start:\n{self.log(name)}"
+        assert self.is_running(name), f"{name} ended:\n{self.log(name)}"
 
 
 @contextlib.contextmanager
