@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -258,3 +259,38 @@ _FINAL = {
         "   WHERE t.idem_key = 'usage:' || posting_id || ':' || e.tenant_id), 0)"
     ),
 }
+
+
+def settle(client: "redis.Redis", event: Event, *, scopes: tuple[str, ...] = ("t",)) -> None:
+    """Leave an event and its record behind as settle does: held, listed and in the stream."""
+    shard = keyspace.shard_of(event.tenant)
+    body = to_json(event)
+    client.hset(
+        keyspace.record(event.tenant, event.rid),
+        mapping={
+            "st": "settled",
+            "hold": event.hold_micro,
+            "rid": event.rid,
+            "rank": event.rank,
+            "scopes": ",".join(scopes),
+            "event": body,
+        },
+    )
+    client.hincrby(keyspace.wallet(event.tenant), "held", event.hold_micro)
+    for scope in scopes:
+        client.hincrby(keyspace.budgets(event.tenant), f"h:{scope}", event.hold_micro)
+    client.zadd(keyspace.unposted(shard), {f"{event.tenant}|{event.rid}": clock.now_ms()})
+    append_body(client, body.encode(), shard=shard)
+
+
+def process_environment() -> dict[str, str]:
+    """What a process needs to work on this test's own databases."""
+    url = os.environ["DATABASE_URL"].rpartition("/")[0]
+    name = connection.settings_dict["NAME"]
+    root = Path(__file__).resolve().parents[2]
+    return {
+        **os.environ,
+        "DATABASE_URL": f"{url}/{name}",
+        "PYTHONPATH": f"{root / 'platform'}:{root}",
+        "DJANGO_SETTINGS_MODULE": "turnpike.settings",
+    }
