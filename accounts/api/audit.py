@@ -13,6 +13,7 @@ from turnpike.control.caller import Power
 from turnpike.control.drf import TenantView
 from turnpike.control.pages import PAGE_PARAMETERS, keyset_page, page_of
 from turnpike.kernel import clock
+from turnpike.kernel.errors import InvalidInput
 
 FILTERS = ("actor", "action", "target")
 FILTER_LENGTH_MAX = 64
@@ -48,6 +49,14 @@ def _write(event: AuditEvent) -> dict[str, Any]:
     }
 
 
+def _check_filter(name: str, value: str) -> str:
+    if len(value) > FILTER_LENGTH_MAX or not value.isprintable():
+        raise InvalidInput(
+            f"{name} must have at most {FILTER_LENGTH_MAX} printable characters.", field=name
+        )
+    return value
+
+
 class AuditView(TenantView):
     """The tenant's audit log."""
 
@@ -65,6 +74,7 @@ class AuditView(TenantView):
         """The audit log, newest first."""
         rows = access_audit_events(self.caller, power=Power.AUDIT_READ)
         for name in FILTERS:
-            if name in request.query_params:
-                rows = rows.filter(**{name: request.query_params[name][:FILTER_LENGTH_MAX]})
+            value = request.query_params.get(name)
+            if value is not None:
+                rows = rows.filter(**{name: _check_filter(name, value)})
         return Response(keyset_page(request, rows, write=_write))

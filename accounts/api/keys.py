@@ -94,7 +94,9 @@ class NewKeyInput(KeyInput):
 class RotateInput(StrictSerializer):
     """How long the old key goes on working."""
 
-    grace_seconds = serializers.IntegerField(default=0)
+    grace_seconds = serializers.IntegerField(
+        default=0, min_value=0, max_value=int(keys.GRACE_MAX.total_seconds())
+    )
 
 
 def _time(at: Any) -> str | None:

@@ -84,11 +84,11 @@ def claim_key(
     )
     if is_new:
         return answer
-    if answer.request_digest != request_digest:
-        raise Conflict("This Idempotency-Key was used before with another request.")
     if answer.created_at + KEPT_FOR < clock.utc_now():
         answer.delete()
         return IdempotentAnswer.objects.create(**fields, request_digest=request_digest)
+    if answer.request_digest != request_digest:
+        raise Conflict("This Idempotency-Key was used before with another request.")
     assert answer.status is not None
     return Replay(status=answer.status, body=answer.body)
 
