@@ -107,7 +107,7 @@ class _Children:
     def worker(self) -> Service:
         command = [
             *("-m", "celery", "-A", "turnpike.celery", "worker", "--queues", "celery,usage"),
-            *("--concurrency", str(TASK_PROCESSES), "--loglevel", "INFO"),
+            *("--concurrency", str(TASK_PROCESSES), "--loglevel", "WARNING"),
             *("--without-gossip", "--without-mingle", "--without-heartbeat"),
         ]
         recipe = self._recipe("worker", command, grace_seconds=30)
