@@ -4,7 +4,7 @@ Redis keeps micros because Lua numbers are doubles, exact up to 2**53. Crossing 
 against the spender: holds up, balances down.
 """
 
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from typing import NewType
 
 Nanos = NewType("Nanos", int)
@@ -13,6 +13,8 @@ Micros = NewType("Micros", int)
 NANOS_PER_UNIT = 1_000_000_000
 NANOS_PER_MICRO = 1_000
 AMOUNT_DECIMALS = 9
+# Reading an amount rounds nothing: what would be rounded is refused.
+_EXACT = Context(prec=60, traps=[Inexact, InvalidOperation, Overflow])
 # What a bigint column can hold; a larger amount is a mistake, not wealth.
 NANOS_MAX = 2**63 - 1
 
@@ -49,7 +51,7 @@ def nanos_of_micros(micros: int) -> Nanos:
 
 
 def format_amount(nanos: int) -> str:
-    """Nanos as a decimal string of the major unit with nine decimals, for example ``-0.000455000``."""
+    """Nanos as a decimal string of the major unit, nine decimals: ``-0.000455000``."""
     sign = "-" if nanos < 0 else ""
     units, fraction = divmod(abs(nanos), NANOS_PER_UNIT)
     return f"{sign}{units}.{fraction:09d}"
@@ -62,18 +64,17 @@ def parse_amount(text: str) -> Nanos:
     does not fit a bigint.
     """
     try:
-        scaled = Decimal(text).scaleb(AMOUNT_DECIMALS)
-    except InvalidOperation as error:
-        raise ValueError(f"Not an amount: {text!r}.") from error
-    if not scaled.is_finite() or scaled != scaled.to_integral_value():
-        raise ValueError(f"Not an amount with at most {AMOUNT_DECIMALS} decimals: {text!r}.")
-    nanos = int(scaled)
-    if abs(nanos) > NANOS_MAX:
-        raise ValueError(f"Amount out of range: {text!r}.")
-    return Nanos(nanos)
+        scaled = _EXACT.scaleb(Decimal(text), AMOUNT_DECIMALS)
+    except ArithmeticError as error:
+        raise ValueError(f"Not an amount: {text[:40]!r}.") from error
+    if not scaled.is_finite() or abs(scaled) > NANOS_MAX:
+        raise ValueError(f"Amount out of range: {text[:40]!r}.")
+    if scaled != scaled.to_integral_value():
+        raise ValueError(f"Not an amount with at most {AMOUNT_DECIMALS} decimals: {text[:40]!r}.")
+    return Nanos(int(scaled))
 
 
 def format_cents(nanos: int) -> str:
-    """Nanos as a decimal string of cents, as the Admin API writes costs, for example ``123.78912``."""
+    """Nanos as a decimal string of cents, as the Admin API writes costs: ``123.78912``."""
     text = f"{Decimal(nanos).scaleb(-7):f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
