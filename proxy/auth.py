@@ -7,6 +7,7 @@ second. Two different credentials in one request are refused, since nobody can s
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 
 from proxy.api_errors import ApiError
 from proxy.config import Network
@@ -16,6 +17,7 @@ from turnpike.contracts.snapshots import KIND_MANAGEMENT, STATUS_ACTIVE
 from turnpike.kernel import clock, hashing
 
 ADDRESSES_MAX = 10_000
+DIGESTS_MAX = 50_000
 FAILURES_MAX = 30
 FAILURE_WINDOW_SECONDS = 10.0
 
@@ -36,6 +38,7 @@ class Authenticator:
         self._store = store
         self._peppers = dict(peppers)
         self._monotonic = monotonic
+        self._digests: dict[bytes, list[str]] = {}
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     async def authenticate(self, headers: Mapping[bytes, bytes], *, address: str) -> View:
@@ -45,7 +48,7 @@ class Authenticator:
         nor the cache can tell.
         """
         key = credential_of(headers)
-        digests = hashing.digest_candidates(key, peppers=self._peppers)
+        digests = self._digests_of(key)
         for digest in digests:
             view = self._store.cached(digest)
             if view is not None:
@@ -77,6 +80,17 @@ class Authenticator:
             if stale is None:
                 raise
             return stale
+
+    def _digests_of(self, key: str) -> list[str]:
+        """The key's digests, remembered under a plain hash of the whole key, which is cheaper."""
+        name = sha256(key.encode()).digest()
+        digests = self._digests.get(name)
+        if digests is None:
+            if len(self._digests) >= DIGESTS_MAX:
+                self._digests.clear()
+            digests = hashing.digest_candidates(key, peppers=self._peppers)
+            self._digests[name] = digests
+        return digests
 
     def _refuse_flood(self, address: str) -> None:
         """Answer an address that only guesses without asking Redis each time."""

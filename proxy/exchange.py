@@ -12,7 +12,7 @@ from proxy.journal import line_of
 from proxy.limiter.limiter import Admission
 from proxy.limiter.limits import Spec, running_charges, settle_charges
 from proxy.metering import StreamMeter
-from proxy.pricing import rated_micro, worst_case_micro
+from proxy.pricing import lines_micro, worst_case_micro
 from proxy.routing import Route
 from proxy.snapshots import View
 from turnpike.contracts import rating
@@ -49,6 +49,7 @@ class Exchange:
     close_upstream: Callable[[], None] | None = None
     _usage_version: int = -1
     _usage_json: bytes = b"{}"
+    _lines: list[rating.UsageLine] | None = None
 
     @property
     def usage(self) -> Mapping[str, Any]:
@@ -125,19 +126,24 @@ class Exchange:
         usage = self.usage
         if not usage:
             return {}
+        counts = rating.token_counts(usage)
         return running_charges(
-            self.spec, input_tokens=limited_input(usage), output_tokens=_output(usage)
+            self.spec, input_tokens=limited_input(counts), output_tokens=counts[rating.OUTPUT]
         )
 
     def final_charges(self) -> dict[str, int]:
         """What the buckets bear at the end."""
-        is_void = self.outcome.rank == words.RANK_VOID
+        if self.outcome.rank == words.RANK_VOID:
+            return settle_charges(
+                self.spec,
+                input_tokens=0,
+                output_tokens=0,
+                is_void=True,
+                is_request_given_back=self.is_given_back,
+            )
+        counts = rating.sum_counts(self._final_lines())
         return settle_charges(
-            self.spec,
-            input_tokens=0 if is_void else limited_input(self.outcome.usage),
-            output_tokens=0 if is_void else _output(self.outcome.usage),
-            is_void=is_void,
-            is_request_given_back=is_void and self.is_given_back,
+            self.spec, input_tokens=limited_input(counts), output_tokens=counts[rating.OUTPUT]
         )
 
     def worst_case_micro(self) -> int:
@@ -152,13 +158,18 @@ class Exchange:
 
     def worth_micro(self) -> int:
         """What the answer is worth, before it is capped by the hold."""
-        return rated_micro(
-            self.outcome.usage,
+        return lines_micro(
+            self._final_lines(),
             price_set=self.route.price_set,
-            model=self.base.model,
             discount_bp=self.base.discount_bp,
             stop_reason=self.outcome.stop_reason,
         )
+
+    def _final_lines(self) -> list[rating.UsageLine]:
+        """The lines of the final usage, which is asked for its worth and for its charges."""
+        if self._lines is None:
+            self._lines = rating.usage_lines(self.outcome.usage, model=self.base.model)
+        return self._lines
 
     def _known(self, meter: StreamMeter) -> bytes:
         if meter.usage_version != self._usage_version:
@@ -170,11 +181,6 @@ class Exchange:
         )
 
 
-def limited_input(usage: Mapping[str, Any]) -> int:
+def limited_input(counts: Mapping[str, int]) -> int:
     """Input tokens that count against limits: cache reads do not."""
-    counts = rating.token_counts(usage)
     return counts[rating.INPUT] + counts[rating.CACHE_WRITE_5M] + counts[rating.CACHE_WRITE_1H]
-
-
-def _output(usage: Mapping[str, Any]) -> int:
-    return rating.token_counts(usage)[rating.OUTPUT]

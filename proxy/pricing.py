@@ -6,7 +6,7 @@ worth is `turnpike.contracts.rating`; what is charged is never more than the hol
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,10 +125,21 @@ def rated_micro(
     stop_reason: str | None = None,
 ) -> int:
     """What an answer's usage is worth in micros, rounded up; unpriced parts count as nothing."""
-    rated = rating.rate(
-        usage, model=model, price_set=price_set, discount_bp=discount_bp, stop_reason=stop_reason
-    )
-    return micros_up(rated.nanos)
+    lines = rating.usage_lines(usage, model=model)
+    return lines_micro(lines, price_set=price_set, discount_bp=discount_bp, stop_reason=stop_reason)
+
+
+def lines_micro(
+    lines: Sequence[rating.UsageLine],
+    *,
+    price_set: PriceSet,
+    discount_bp: int,
+    stop_reason: str | None,
+) -> int:
+    """What lines of usage are worth in micros, rounded up; unpriced parts count as nothing."""
+    if rating.is_free(lines, stop_reason=stop_reason):
+        return 0
+    return micros_up(rating.nanos_of(lines, price_set=price_set, discount_bp=discount_bp))
 
 
 def _output(usage: Mapping[str, Any]) -> int:

@@ -5,8 +5,9 @@ never priced again. Where `iterations` are present they replace the top-level co
 at its own model's price. A refusal without output costs nothing.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from turnpike.contracts.snapshots import Price, PriceSet
@@ -44,8 +45,13 @@ class UsageLine:
     @property
     def prompt_tokens(self) -> int:
         """Everything that was read: what long-context brackets look at."""
-        names = (INPUT, CACHE_WRITE_5M, CACHE_WRITE_1H, CACHE_READ)
-        return sum(self.counts.get(name, 0) for name in names)
+        count = self.counts.get
+        return (
+            count(INPUT, 0)
+            + count(CACHE_WRITE_5M, 0)
+            + count(CACHE_WRITE_1H, 0)
+            + count(CACHE_READ, 0)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +90,7 @@ def rate(
 ) -> Rated:
     """Price an answer's usage. Deterministic, monotone in every count, additive over components."""
     lines = usage_lines(usage, model=model, is_batch=is_batch)
-    if stop_reason == "refusal" and all(line.counts[OUTPUT] == 0 for line in lines):
+    if is_free(lines, stop_reason=stop_reason):
         return Rated(nanos=Nanos(0), components=())
     components = tuple(
         component
@@ -92,6 +98,25 @@ def rate(
         for component in _price_line(line, price_set=price_set, discount_bp=discount_bp)
     )
     return Rated(nanos=Nanos(sum(item.nanos or 0 for item in components)), components=components)
+
+
+def is_free(lines: Sequence[UsageLine], *, stop_reason: str | None) -> bool:
+    """Whether an answer costs nothing: a refusal before any output."""
+    return stop_reason == "refusal" and all(line.counts[OUTPUT] == 0 for line in lines)
+
+
+def nanos_of(lines: Sequence[UsageLine], *, price_set: PriceSet, discount_bp: int) -> Nanos:
+    """The sum that `rate` comes to, without saying of what: for the path of every request."""
+    total = 0
+    for line in lines:
+        rows = prices_of(
+            price_set, model=line.model, variant=line.variant, prompt_tokens=line.prompt_tokens
+        )
+        for name, quantity in line.counts.items():
+            if quantity and name in rows:
+                rate_nanos, per = _rate_of(rows[name])
+                total += _amount(quantity, rate_nanos, per=per, discount_bp=discount_bp) or 0
+    return Nanos(total)
 
 
 def usage_lines(usage: Mapping[str, Any], *, model: str, is_batch: bool = False) -> list[UsageLine]:
@@ -121,8 +146,13 @@ def usage_lines(usage: Mapping[str, Any], *, model: str, is_batch: bool = False)
 
 def token_counts(usage: Mapping[str, Any]) -> dict[str, int]:
     """The sums over all lines by component, for rollups and for what people read."""
+    return sum_counts(usage_lines(usage, model=""))
+
+
+def sum_counts(lines: Sequence[UsageLine]) -> dict[str, int]:
+    """The sums over lines by component."""
     totals = dict.fromkeys(COMPONENTS, 0)
-    for line in usage_lines(usage, model=""):
+    for line in lines:
         for name, count in line.counts.items():
             totals[name] += count
     return totals
@@ -148,21 +178,16 @@ def variant_of(usage: Mapping[str, Any], *, is_batch: bool = False) -> str:
 
 def prices_of(
     price_set: PriceSet, *, model: str, variant: str, prompt_tokens: int
-) -> dict[str, Price]:
+) -> Mapping[str, Price]:
     """The rows in force for one model call, by component; a component without a price is missing.
 
     Long prompts take the highest bracket that they pass. What is sold by the unit has one price for
     all models.
     """
-    rows: dict[str, Price] = {}
-    for row in price_set.prices.get(model, ()):
-        if row.variant == variant and (row.min_input == 0 or prompt_tokens > row.min_input):
-            best = rows.get(row.component)
-            if best is None or row.min_input > best.min_input:
-                rows[row.component] = row
-    for row in price_set.prices.get(ANY_MODEL, ()):
-        rows[row.component] = row
-    return rows
+    for min_input, rows in _brackets(price_set, model, variant):
+        if min_input == 0 or prompt_tokens > min_input:
+            return rows
+    raise AssertionError("there is always a bracket from zero on")
 
 
 def find_price(
@@ -173,6 +198,23 @@ def find_price(
     return rows.get(component)
 
 
+@lru_cache(maxsize=4_096)
+def _brackets(
+    price_set: PriceSet, model: str, variant: str
+) -> tuple[tuple[int, Mapping[str, Price]], ...]:
+    """The rows of one call by the prompt they apply above, the highest first."""
+    rows = sorted(
+        (row for row in price_set.prices.get(model, ()) if row.variant == variant),
+        key=lambda row: row.min_input,
+    )
+    units = {row.component: row for row in price_set.prices.get(ANY_MODEL, ())}
+    starts = sorted({0, *(row.min_input for row in rows)}, reverse=True)
+    return tuple(
+        (start, {row.component: row for row in rows if row.min_input <= start} | units)
+        for start in starts
+    )
+
+
 def _price_line(line: UsageLine, *, price_set: PriceSet, discount_bp: int) -> Iterator[Component]:
     rows = prices_of(
         price_set, model=line.model, variant=line.variant, prompt_tokens=line.prompt_tokens
@@ -180,12 +222,7 @@ def _price_line(line: UsageLine, *, price_set: PriceSet, discount_bp: int) -> It
     for name in COMPONENTS:
         quantity = line.counts.get(name, 0)
         if quantity > 0:
-            row = rows.get(name)
-            rate_nanos, per = None, 1
-            if row is not None and row.nano_per_mtok is not None:
-                rate_nanos, per = row.nano_per_mtok, TOKENS_PER_PRICE
-            elif row is not None:
-                rate_nanos = row.nano_per_unit
+            rate_nanos, per = _rate_of(rows[name]) if name in rows else (None, 1)
             yield Component(
                 model=line.model,
                 component=name,
@@ -194,6 +231,13 @@ def _price_line(line: UsageLine, *, price_set: PriceSet, discount_bp: int) -> It
                 rate_nanos=rate_nanos,
                 nanos=_amount(quantity, rate_nanos, per=per, discount_bp=discount_bp),
             )
+
+
+def _rate_of(row: Price) -> tuple[int | None, int]:
+    """A row's rate, and how many pieces it is for."""
+    if row.nano_per_mtok is not None:
+        return row.nano_per_mtok, TOKENS_PER_PRICE
+    return row.nano_per_unit, 1
 
 
 def _amount(quantity: int, rate_nanos: int | None, *, per: int, discount_bp: int) -> int | None:
@@ -226,6 +270,6 @@ def _searches(usage: Mapping[str, Any]) -> int:
 
 
 def _count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
+    if type(value) is not int:
         return 0
-    return min(max(value, 0), COUNT_MAX)
+    return value if 0 <= value <= COUNT_MAX else min(max(value, 0), COUNT_MAX)

@@ -1,7 +1,8 @@
 """What the control plane tells the data plane: frozen values, written to Redis as JSON.
 
-Key: ``turnpike.kernel.keyspace``. Numbers of tenant, workspace and key are the database's; public ids
-(``ten_…``) stand beside them for headers and logs. Money is in micros, rounded down where it limits.
+Redis' names for them are in ``turnpike.kernel.keyspace``. Numbers of tenant, workspace and key are
+the database's; public ids (``ten_…``) stand beside them for headers and logs. Money is in micros,
+rounded down where it limits.
 """
 
 from collections.abc import Mapping
@@ -155,7 +156,9 @@ class ModelSnapshot:
     aliases: tuple[str, ...] = ()
     capabilities: Mapping[str, Any] | None = None
     successor: str | None = None
-    is_successor_allowed: bool = False  # the operator lets the successor answer when no route is left
+    is_successor_allowed: bool = (
+        False  # the operator lets the successor answer when no route is left
+    )
     is_enabled: bool = True
 
 
@@ -179,7 +182,8 @@ class PriceSet:
     from_us: int
     until_us: int | None = None
     currency: str = "USD"
-    prices: Mapping[str, tuple[Price, ...]] = field(default_factory=dict)  # by model; "*": units
+    # By model; "*": what is sold by the unit. Left out of the hash: the number names the set.
+    prices: Mapping[str, tuple[Price, ...]] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,7 +62,7 @@ class EventBase:
 class UsageEvent:
     """The record that ends a request's life. `usage` is the upstream's own, last values.
 
-    The amount is `rate(...)` of the usage under `price_set` and `discount_bp`, at most `hold_micro`.
+    The amount is `rate(...)` of it under `price_set` and `discount_bp`, at most `hold_micro`.
     """
 
     rid: str

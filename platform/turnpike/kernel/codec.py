@@ -8,7 +8,7 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -41,28 +41,48 @@ def _fields_of(kind: Any) -> dict[str, Any]:
 
 def _build(kind: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(kind):
-        if not isinstance(value, dict):
-            raise TypeError(f"expected an object for {kind}")
-        hints = _fields_of(typing.cast(Any, kind))
-        known = {name: _build(hints[name], item) for name, item in value.items() if name in hints}
-        return typing.cast(Any, kind)(**known)
+        return _build_dataclass(kind, value)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         if value is None:
             return None
         return _build(next(item for item in arguments if item is not type(None)), value)
-    if origin is tuple:
-        return tuple(_build(arguments[0], item) for item in _expect(list, value))
-    if origin is list:
-        return [_build(arguments[0], item) for item in _expect(list, value)]
-    if origin in (dict, Mapping):
-        return {key: _build(arguments[1], item) for key, item in _expect(dict, value).items()}
+    if origin in _CONTAINERS:
+        return _CONTAINERS[origin](arguments, value)
     if isinstance(kind, type) and kind not in (object, Any):
         return _expect(kind, value)
     return value
 
 
+def _build_dataclass(kind: Any, value: Any) -> Any:
+    hints = _fields_of(kind)
+    items = _expect(dict, value).items()
+    return kind(**{name: _build(hints[name], item) for name, item in items if name in hints})
+
+
+def _build_tuple(arguments: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
+    return tuple(_build(arguments[0], item) for item in _expect(list, value))
+
+
+def _build_list(arguments: tuple[Any, ...], value: Any) -> list[Any]:
+    return [_build(arguments[0], item) for item in _expect(list, value)]
+
+
+def _build_mapping(arguments: tuple[Any, ...], value: Any) -> dict[str, Any]:
+    return {key: _build(arguments[1], item) for key, item in _expect(dict, value).items()}
+
+
+_CONTAINERS: dict[Any, Callable[[tuple[Any, ...], Any], Any]] = {
+    tuple: _build_tuple,
+    list: _build_list,
+    dict: _build_mapping,
+    Mapping: _build_mapping,
+}
+
+
 def _expect(kind: type[Any], value: Any) -> Any:
+    if kind is float and type(value) is int:
+        return float(value)
     if isinstance(value, bool) and kind is int:
         raise TypeError("expected a number, got a boolean")
     if not isinstance(value, kind):

@@ -1,13 +1,13 @@
 """The tree of expected failures, each with a stable code and an HTTP status.
 
-    TurnpikeError
-    ├── InvalidInput          400
-    ├── NotAuthenticated      401
-    ├── InsufficientCredit    402
-    ├── PermissionDenied      403
-    ├── NotFound              404
-    ├── Conflict              409
-    └── Unavailable           503
+TurnpikeError
+├── InvalidInput          400
+├── NotAuthenticated      401
+├── InsufficientCredit    402
+├── PermissionDenied      403
+├── NotFound              404
+├── Conflict              409
+└── Unavailable           503
 """
 
 from typing import ClassVar

@@ -29,7 +29,7 @@ def new_key(prefix: str) -> str:
 
 
 def is_well_formed(key: str) -> bool:
-    """Whether the text has a key's form and its checksum holds; says nothing about its existence."""
+    """Whether the text has a key's form and checksum; says nothing about its existence."""
     if _FORM.fullmatch(key) is None:
         return False
     return hmac.compare_digest(_checksum(key[:-CHECKSUM_LENGTH]), key[-CHECKSUM_LENGTH:])

@@ -23,6 +23,9 @@ REQUEST = "req"
 BATCH = "msgbatch"
 INVOICE = "inv"
 
+# Eleven digits fit a machine word, and two digits at a time halve the divisions.
+_HALF = 58 ** (ENCODED_LENGTH // 2)
+_PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 _VALUES = {character: value for value, character in enumerate(ALPHABET)}
 
 
@@ -48,11 +51,8 @@ def uuid7_ms(value: UUID) -> int:
 
 def public_id(prefix: str, value: UUID) -> str:
     """A UUID as people and programs see it, for example ``req_01`` and 22 characters."""
-    number, characters = value.int, []
-    for _ in range(ENCODED_LENGTH):
-        number, digit = divmod(number, 58)
-        characters.append(ALPHABET[digit])
-    return f"{prefix}_{VERSION}{''.join(reversed(characters))}"
+    high, low = divmod(value.int, _HALF)
+    return f"{prefix}_{VERSION}{_encode_half(high)}{_encode_half(low)}"
 
 
 def parse_public_id(prefix: str, text: str) -> UUID:
@@ -69,3 +69,14 @@ def parse_public_id(prefix: str, text: str) -> UUID:
     if number >= 1 << 128:
         raise ValueError(f"Not an id of the form {head}…: {text[:40]!r}.")
     return UUID(int=number)
+
+
+def _encode_half(number: int) -> str:
+    """Eleven base58 digits."""
+    pairs = _PAIRS
+    number, a = divmod(number, 3_364)
+    number, b = divmod(number, 3_364)
+    number, c = divmod(number, 3_364)
+    number, d = divmod(number, 3_364)
+    number, e = divmod(number, 3_364)
+    return f"{ALPHABET[number]}{pairs[e]}{pairs[d]}{pairs[c]}{pairs[b]}{pairs[a]}"

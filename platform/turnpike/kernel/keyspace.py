@@ -36,7 +36,7 @@ def tenant_snapshot(tenant: int | str) -> str:
 
 
 def policy(shard: int) -> str:
-    """Hash: `*` and tenants' versions, `epoch`, `opens_at_ms`. Writer: policy.lua. Admit compares."""
+    """Hash: `*` and tenants' versions, `epoch`, `opens_at_ms`. Writer: policy.lua."""
     return f"{tag(shard)}:pol"
 
 

@@ -12,7 +12,11 @@ from typing import Any, TextIO
 import structlog
 
 _SECRET = re.compile(r"(tp[km]_(?:live|test)_|sk-ant-|Bearer\s+)[0-9A-Za-z_\-]{6,}")
-_PLAIN = (structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder())
+_PLAIN = (
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.ExtraAdder(),
+)
 
 
 def set_up_logs(*, level: str = "INFO", is_json: bool = True, stream: TextIO | None = None) -> None:
@@ -43,5 +47,10 @@ def mask_secrets(text: str) -> str:
     return _SECRET.sub(r"\1***", text)
 
 
-def _mask_event(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    return {key: mask_secrets(value) if isinstance(value, str) else value for key, value in event.items()}
+def _mask_event(
+    _logger: Any, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    return {
+        key: mask_secrets(value) if isinstance(value, str) else value
+        for key, value in event.items()
+    }
