@@ -55,7 +55,7 @@ def check_role(caller: Caller, role: str) -> None:
 def access_tenant(caller: Caller, *, power: Power) -> Tenant:
     """The caller's own tenant."""
     check_power(caller, power)
-    tenant = Tenant.objects.filter(pk=caller.tenant).first()
+    tenant = Tenant.objects.filter(pk=_tenant_of(caller)).first()
     if tenant is None:
         raise NotFound("There is no such tenant.")
     return tenant
@@ -74,7 +74,7 @@ def access_any_tenant(caller: Caller, tenant_id: str) -> Tenant:
 def access_workspaces(caller: Caller, *, power: Power) -> QuerySet[Workspace]:
     """The workspaces of the caller's tenant."""
     check_power(caller, power)
-    return Workspace.objects.filter(tenant_id=caller.tenant)
+    return Workspace.objects.filter(tenant_id=_tenant_of(caller))
 
 
 def access_workspace(caller: Caller, workspace_id: str, *, power: Power) -> Workspace:
@@ -89,7 +89,7 @@ def access_workspace(caller: Caller, workspace_id: str, *, power: Power) -> Work
 def access_members(caller: Caller, *, power: Power) -> QuerySet[Member]:
     """The members of the caller's tenant, with their users."""
     check_power(caller, power)
-    return Member.objects.filter(tenant_id=caller.tenant).select_related("user")
+    return Member.objects.filter(tenant_id=_tenant_of(caller)).select_related("user")
 
 
 def access_member(caller: Caller, user_id: str, *, power: Power) -> Member:
@@ -104,7 +104,7 @@ def access_member(caller: Caller, user_id: str, *, power: Power) -> Member:
 def access_invites(caller: Caller, *, power: Power) -> QuerySet[Invite]:
     """The invites of the caller's tenant."""
     check_power(caller, power)
-    return Invite.objects.filter(tenant_id=caller.tenant)
+    return Invite.objects.filter(tenant_id=_tenant_of(caller))
 
 
 def access_invite(caller: Caller, invite_id: str, *, power: Power) -> Invite:
@@ -119,7 +119,7 @@ def access_invite(caller: Caller, invite_id: str, *, power: Power) -> Invite:
 def access_keys(caller: Caller, *, power: Power) -> QuerySet[ApiKey]:
     """The keys of the caller's tenant, with what is shown beside them."""
     check_power(caller, power)
-    rows = ApiKey.objects.filter(tenant_id=caller.tenant)
+    rows = ApiKey.objects.filter(tenant_id=_tenant_of(caller))
     return rows.select_related("workspace", "created_by", "replaced_by")
 
 
@@ -136,7 +136,13 @@ def access_key(caller: Caller, key_id: str, *, power: Power) -> ApiKey:
 def access_audit_events(caller: Caller, *, power: Power) -> QuerySet[AuditEvent]:
     """The audit log of the caller's tenant."""
     check_power(caller, power)
-    return AuditEvent.objects.filter(tenant_id=caller.tenant)
+    return AuditEvent.objects.filter(tenant_id=_tenant_of(caller))
+
+
+def _tenant_of(caller: Caller) -> int:
+    if caller.tenant is None:
+        raise PermissionDenied("This caller acts for no tenant.")
+    return caller.tenant
 
 
 def _uuid_of(model: type[PublicModel], text: str) -> UUID:

@@ -218,7 +218,7 @@ class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call
 class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """How the schema describes members' sessions."""
 
-    target_class = MemberAuthentication
+    target_class: type[SessionAuthentication] = MemberAuthentication
     name = "session"
 
     def get_security_definition(self, _auto_schema: Any) -> dict[str, Any]:
@@ -226,14 +226,14 @@ class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-
         return {"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME}
 
 
-class OperatorScheme(SessionScheme):
+class OperatorScheme(SessionScheme):  # type: ignore[no-untyped-call]
     """How the schema describes operators' sessions."""
 
     target_class = OperatorAuthentication
     name = "operatorSession"
 
 
-class VisitorScheme(SessionScheme):
+class VisitorScheme(SessionScheme):  # type: ignore[no-untyped-call]
     """How the schema describes sessions that may be missing."""
 
     target_class = VisitorAuthentication

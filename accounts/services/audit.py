@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.db import connection
+from django.db.models import QuerySet
 
 from accounts.models import REASON_LENGTH_MAX, AuditEvent
 from accounts.services.policy import lock_tenant
@@ -36,7 +37,7 @@ def record_audit(
     """
     caller = actor if isinstance(actor, Caller) else Caller(actor=actor)
     _lock_chain(tenant)
-    last = AuditEvent.objects.filter(tenant_id=tenant).order_by("-pk").first()
+    last = _chain_of(tenant).order_by("-pk").first()
     pepper_id, pepper = next(iter(env().peppers.items()))
     event = AuditEvent(
         tenant_id=tenant,
@@ -60,7 +61,7 @@ def record_audit(
 def find_broken_event(*, tenant: int | None) -> AuditEvent | None:
     """The first row of a tenant's log that does not follow from the row before it, or None."""
     peppers, previous = env().peppers, ""
-    rows = AuditEvent.objects.filter(tenant_id=tenant).order_by("pk")
+    rows = _chain_of(tenant).order_by("pk")
     for event in rows.iterator(chunk_size=_CHECKED_AT_ONCE):
         pepper = peppers.get(event.pepper_id)
         if (
@@ -71,6 +72,12 @@ def find_broken_event(*, tenant: int | None) -> AuditEvent | None:
             return event
         previous = event.digest
     return None
+
+
+def _chain_of(tenant: int | None) -> QuerySet[AuditEvent]:
+    if tenant is None:
+        return AuditEvent.objects.filter(tenant__isnull=True)
+    return AuditEvent.objects.filter(tenant_id=tenant)
 
 
 def _lock_chain(tenant: int | None) -> None:

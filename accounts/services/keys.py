@@ -60,7 +60,7 @@ def issue_key(
 
     Raises PermissionDenied where a management key would have powers that the caller does not have.
     """
-    defaults = {"scopes": None, "ip_ranges": []}
+    defaults: dict[str, Any] = {"scopes": None, "ip_ranges": []}
     checked = _check_settings(caller, kind, {**defaults, **settings})
     lock_tenant(workspace.tenant_id)
     if workspace.archived_at is not None:

@@ -98,5 +98,5 @@ def client_with_key(secret: str) -> APIClient:
 
 def management_client(tenant: Tenant, *powers: Power) -> APIClient:
     """A client with a new management key that has some powers (none named: all)."""
-    scopes = {"scopes": list(powers)} if powers else {}
-    return client_with_key(make_key(tenant, ApiKey.Kind.MANAGEMENT, **scopes).secret)
+    scopes = list(powers or Power)
+    return client_with_key(make_key(tenant, ApiKey.Kind.MANAGEMENT, scopes=scopes).secret)

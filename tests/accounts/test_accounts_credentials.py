@@ -214,7 +214,7 @@ def test_issue_key_makes_a_tenant_once_and_keys_each_time(redis_client: Any) -> 
 
     assert set(first) == {"tenant", "api_key", "management_key"}
     assert first["tenant"] == second["tenant"]
-    assert ids.parse_public_id(ids.TENANT, first["tenant"])
+    assert ids.parse_public_id(ids.TENANT, first["tenant"]).version == 7
     assert len({*first.values(), *second.values()}) == 5
     client = client_with_key(first["management_key"])
     assert client.get("/api/v1/tenant").json()["name"] == "Acme"

@@ -21,7 +21,7 @@ from tests.accounts.factories import (
 from turnpike.control.caller import Power
 from turnpike.control.scope import platform_scope
 
-WRITES = {
+WRITES: dict[tuple[str, str], dict[str, Any]] = {
     ("patch", "tenant"): {"name": "New"},
     ("post", "workspaces"): {"name": "New"},
     ("patch", "workspaces/{workspace}"): {"name": "New"},
@@ -32,7 +32,7 @@ WRITES = {
     ("patch", "keys/{key}"): {"name": "New"},
     ("post", "keys/{key}/rotate"): {"grace_seconds": 1},
 }
-FORBIDDEN = {
+FORBIDDEN: dict[str, Any] = {
     "id": "ten_x",
     "tenant": 1,
     "tenant_id": 1,

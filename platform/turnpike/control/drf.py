@@ -80,7 +80,7 @@ class ControlView(APIView):
     """What all views of the management API share. Use one of the subclasses."""
 
     authentication_names: ClassVar[tuple[str, ...]] = ()
-    permission_classes: ClassVar[list[Any]] = []
+    permission_classes = []
     powers: ClassVar[Mapping[str, Power]] = {}
 
     def get_authenticators(self) -> list[BaseAuthentication]:
