@@ -29,6 +29,8 @@ OLDEST_US = 1_577_836_800_000_000  # 2020-01-01: no gateway of ours ran before
 AHEAD_US_MAX = 86_400 * 1_000_000
 ID_SLACK_US = int(ID_SLACK.total_seconds()) * 1_000_000
 UUID_VERSION = 7
+ESCAPE = "\\u"
+NUL = r"\u0000"
 TEXT_FIELDS = (
     "model",
     "upstream_model",
@@ -54,15 +56,19 @@ def parse_event(body: bytes, *, stream: str = "", stream_id: str = "") -> Incomi
     if len(body) > BODY_BYTES_MAX:
         raise Unreadable(f"{len(body)} bytes are more than {BODY_BYTES_MAX}.")
     try:
-        event = from_json(UsageEvent, body)
+        text = body.decode()
+        event = from_json(UsageEvent, text)
         usages = [event.usage, *(attempt.usage for attempt in event.attempts)]
         json.dumps(usages, allow_nan=False)
-        text = to_json(event)
-        text.encode()
+        if ESCAPE in text:
+            # What an escape can spell although no jsonb or text column can hold it.
+            spelt = to_json(event)
+            spelt.encode()
+            _require(NUL not in spelt, "a text holds a NUL character")
+    except Unreadable:
+        raise
     except (ValueError, RecursionError) as error:
         raise Unreadable(f"Not a usage event: {error}"[:REASON_LENGTH_MAX]) from error
-    # Python reads this, but no jsonb or text column can hold it.
-    _require(r"\u0000" not in text, "a text holds a NUL character")
     _check_numbers(event)
     _check_texts(event)
     request = _request_id(event.rid)
