@@ -185,22 +185,19 @@ class Limiter:
 
     async def _ask(self, spec: Spec) -> Admission:
         keys, args = _open_keys(spec), (self._now(), spec.text, spec.base)
-        # A second try is safe: a record that the first one made answers for it.
-        for attempt in range(ADMIT_ATTEMPTS):
+        for _ in range(ADMIT_ATTEMPTS):  # safe: a record that the first one made answers again
             try:
                 reply = await self._pipe.run_script(
                     ADMIT, keys, args, timeout_seconds=self._timeout_seconds
                 )
             except RedisAway:
-                if attempt + 1 == ADMIT_ATTEMPTS:
-                    return AWAY
+                continue
             except RedisReplyError as error:
                 if error.code not in FULL_CODES:
                     raise
                 return FULL
-            else:
-                return _admission(reply)
-        raise AssertionError("unreachable")
+            return _admission(reply)
+        return AWAY
 
     async def _write(
         self, script: Script, keys: tuple[str, ...], args: tuple[str | bytes, ...]

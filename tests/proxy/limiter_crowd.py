@@ -22,7 +22,7 @@ SLOTS = 7
 HOLD_MICRO = 1_000
 REQUESTS_PER_MINUTE = 300
 TRIES = 40
-TASKS = 4
+TASKS = 2
 WAITS_MAX = 20_000
 SLOTTED = Asked(tenant=Limits(concurrency=SLOTS))
 RATED = Asked(tenant=Limits(requests_per_minute=REQUESTS_PER_MINUTE))

@@ -154,6 +154,31 @@ async def test_a_cold_shard_is_served_like_an_absent_one(server: Server, pipe: R
     assert (admission.is_granted, admission.is_local) == (True, True)
 
 
+async def test_after_an_answer_of_redis_the_next_outage_gives_a_new_share(
+    server: Server, pipe: RedisPipe
+) -> None:
+    world = World(client=server.client, asked=Asked(tenant=Limits(requests_per_minute=2)))
+    now = [0.0]
+    fallback = LocalLimiter(cap_micro=CAP_MICRO, live_workers=lambda: 1, monotonic=lambda: now[0])
+    limiter = Limiter(pipe, fallback=fallback, timeout_seconds=5.0)
+
+    async def ask() -> bool:
+        return (await limiter.admit(world.spec(), terms=GOOD)).is_local
+
+    first = [await ask(), await ask()]
+    now[0] += 61
+    same_outage = await ask()
+    world.open_up()
+    online = await limiter.admit(world.spec(), terms=GOOD)
+    server.client.flushall()
+    next_outage = await ask()
+
+    assert first == [True, False]
+    assert same_outage is False
+    assert (online.is_granted, online.is_local) == (True, False)
+    assert next_outage is True
+
+
 async def test_a_local_grant_is_adopted_when_redis_is_back(server: Server, pipe: RedisPipe) -> None:
     world = World(client=server.client, asked=Asked(tenant=Limits(concurrency=2)))
     fallback = LocalLimiter(cap_micro=CAP_MICRO, live_workers=lambda: 1)

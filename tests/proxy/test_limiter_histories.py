@@ -405,7 +405,7 @@ class _Watch:
 
 TestLimiterHistory = LimiterHistory.TestCase
 TestLimiterHistory.settings = settings(
-    max_examples=60,
+    max_examples=40,
     stateful_step_count=40,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),

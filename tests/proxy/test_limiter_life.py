@@ -1,19 +1,23 @@
 """The life of an admitted request: beats, holds, adoption after a loss, settlement, revision."""
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import redis
 
+from proxy.limiter.limiter import Limiter
 from proxy.limiter.limits import Spec, running_charges, settle_charges
-from proxy.redis_pipe import RedisReplyError
+from proxy.redis_pipe import RedisAway, RedisPipe, RedisReplyError
 from tests.proxy.limiter_world import (
     LEASE_MS,
     SECOND_US,
     START_US,
     TENANT,
     Asked,
+    DirectPipe,
     World,
+    run,
     tenant_keys_free,
 )
 from turnpike.contracts.snapshots import Budget, Limits
@@ -385,6 +389,35 @@ def test_wrong_holds_change_nothing(make_world: MakeWorld, hold_micro: int) -> N
         world.settle(spec, hold_micro=hold_micro)
 
     assert world.everything() == before
+
+
+class ForgetfulPipe(DirectPipe):
+    """Runs every script and loses the first answers."""
+
+    losses = 1
+
+    async def run_script(self, *args: Any, **options: Any) -> Any:
+        """As DirectPipe, but for what is lost."""
+        reply = await super().run_script(*args, **options)
+        self.losses -= 1
+        if self.losses >= 0:
+            raise RedisAway("lost")
+        return reply
+
+
+@pytest.mark.parametrize(("losses", "reason"), [(1, "open"), (2, "away")])
+def test_a_lost_answer_is_asked_for_once_more_and_charged_once(
+    make_world: MakeWorld, losses: int, reason: str
+) -> None:
+    world = make_world()
+    pipe = ForgetfulPipe(world.client)
+    pipe.losses = losses
+    limiter = Limiter(cast(RedisPipe, pipe), now_us=lambda: world.now_us)
+
+    admission = run(limiter.admit(world.spec(hold_micro=1_000)))
+
+    assert (admission.is_granted, admission.reason) == (losses == 1, reason)
+    assert world.held() == 1_000
 
 
 def test_a_stored_spec_settles_what_its_worker_left(make_world: MakeWorld) -> None:

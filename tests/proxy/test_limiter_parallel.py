@@ -15,7 +15,7 @@ from tests.proxy import limiter_crowd
 from tests.proxy.limiter_world import ROOT, Asked, World, tenant_keys_free
 
 PROCESSES = 12
-CREDIT_FOR = 400
+CREDIT_FOR = 200
 
 
 def test_twelve_processes_pass_no_limit(redis_client: redis.Redis) -> None:

@@ -27,7 +27,7 @@ if record.state and record.state ~= 'open' then return {2, record.state, I(now)}
 local word = 'open'
 if not record.state then
   word = 'adopted'
-  record.hold, record.scopes, record.is_kept = spec.hold, scopes_of(spec), true
+  record.hold, record.scopes = spec.hold, scopes_of(spec)
   local fields = {'st', 'open', 'schema', '1', 'hold', I(spec.hold), 'at', I(now), 'tid', spec.tid,
     'rid', spec.rid, 'scopes', record.scopes, 'slots', slots_of(spec), 'spec', ARGV[2],
     'base', ARGV[5], 'adopted', '1', 'kept', '1'}
