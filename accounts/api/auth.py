@@ -1,9 +1,11 @@
 """DRF authentication classes: a session with CSRF, or a management key in either key header."""
 
 import ipaddress
+import logging
 from datetime import timedelta
 from typing import Any
 
+import redis
 from django.conf import settings
 from django.core.cache import cache
 from django.db.models import Q
@@ -21,6 +23,8 @@ from turnpike.control.scope import platform_scope
 from turnpike.env import env
 from turnpike.kernel import clock
 from turnpike.kernel.errors import NotFound, PermissionDenied
+
+logger = logging.getLogger(__name__)
 
 SESSION_TENANT = "tenant"
 TENANT_HEADER = "turnpike-tenant"
@@ -183,18 +187,24 @@ def _request_id(request: Request) -> str:
 
 def _check_failures(address: str) -> None:
     """Slow down whoever guesses. Open when the cache is away: keys have 214 random bits anyway."""
-    failures = cache.get(_failures_key(address), 0)
+    try:
+        failures = cache.get(_failures_key(address), 0)
+    except redis.RedisError:
+        logger.warning("auth.failures_not_counted")
+        return
     if failures >= FAILURES_MAX:
         raise Throttled(wait=FAILURES_SECONDS)
 
 
 def _count_failure(address: str) -> None:
     name = _failures_key(address)
-    if not cache.add(name, 1, timeout=FAILURES_SECONDS):
-        try:
+    try:
+        if not cache.add(name, 1, timeout=FAILURES_SECONDS):
             cache.incr(name)
-        except ValueError:
-            return  # It ended between the two calls, and the count with it.
+    except redis.RedisError:
+        logger.warning("auth.failures_not_counted")
+    except ValueError:
+        return  # It ended between the two calls, and the count with it.
 
 
 def _failures_key(address: str) -> str:

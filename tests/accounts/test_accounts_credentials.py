@@ -1,6 +1,7 @@
 """Who gets in, and that secrets do not get out."""
 
 import io
+import ipaddress
 import json
 import logging
 from typing import Any
@@ -8,7 +9,10 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.db import connection
-from rest_framework.test import APIClient
+from pytest_django import Settings
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from rest_framework.test import APIClient, APIRequestFactory
 
 from accounts.api.auth import FAILURES_MAX
 from accounts.models import ApiKey, Tenant
@@ -20,6 +24,7 @@ from tests.accounts.factories import (
     make_member,
     management_client,
 )
+from turnpike.control import drf
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import clock, hashing, ids, logs
 
@@ -113,6 +118,47 @@ def test_a_forged_forwarded_header_moves_nobody(tenant: Tenant) -> None:
     )
 
     assert answer.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client"),
+    [
+        ("10.0.0.1", "192.0.2.9", "192.0.2.9"),
+        ("10.0.0.1", "192.0.2.9, 10.0.0.2", "192.0.2.9"),
+        ("10.0.0.1", "198.51.100.1, 192.0.2.9", "192.0.2.9"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "10.0.0.3", "10.0.0.3"),
+        ("10.0.0.1", "junk", ""),
+        ("198.51.100.7", "192.0.2.9", "198.51.100.7"),
+    ],
+)
+def test_trusted_proxies_name_the_client(
+    monkeypatch: pytest.MonkeyPatch, peer: str, forwarded: str, client: str
+) -> None:
+    networks = (ipaddress.ip_network("10.0.0.0/8"),)
+    monkeypatch.setattr(drf, "_trusted_networks", lambda: networks)
+    request = APIRequestFactory().get("/", REMOTE_ADDR=peer, HTTP_X_FORWARDED_FOR=forwarded)
+
+    assert drf.client_address(request) == client
+
+
+def test_without_the_cache_keys_are_still_known_and_unknown(
+    tenant: Tenant, settings: Settings
+) -> None:
+    secret = make_key(tenant, ApiKey.Kind.MANAGEMENT).secret
+    settings.CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": "redis://127.0.0.1:1/0",
+            "OPTIONS": {"retry": Retry(NoBackoff(), 0)},
+        }
+    }
+
+    statuses = [
+        client_with_key(key).get("/api/v1/tenant").status_code for key in (secret, "garbage")
+    ]
+
+    assert statuses == [200, 401]
 
 
 def test_keys_made_under_an_older_pepper_work_on(

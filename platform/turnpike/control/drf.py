@@ -237,7 +237,8 @@ def _trusted_networks() -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, 
 def client_address(request: HttpRequest | Request) -> str:
     """The client's address: the peer, or whom the trusted proxies in front of us name."""
     peer = str(request.META.get("REMOTE_ADDR", ""))
-    hops = [hop.strip() for hop in str(request.META.get("HTTP_X_FORWARDED_FOR", "")).split(",")]
+    forwarded = str(request.META.get("HTTP_X_FORWARDED_FOR", ""))
+    hops = [hop.strip() for hop in forwarded.split(",") if hop.strip()]
     while hops and _is_trusted(peer):
         peer = hops.pop()
     return peer if _is_address(peer) else ""
