@@ -19,8 +19,9 @@ from proxy.config import ProxyConfig
 from proxy.demand import demand_of, refuse_denied_betas
 from proxy.exchange import Exchange
 from proxy.limiter.answers import rate_limit_headers, refusal_of
-from proxy.limiter.limiter import Admission, Limiter
+from proxy.limiter.limiter import REASON_AWAY, Admission, Limiter
 from proxy.limiter.limits import Spec, build_spec, spec_count_tokens
+from proxy.metrics import METRICS
 from proxy.pricing import Demand, hold_micro
 from proxy.redis_pipe import RedisAway
 from proxy.refusals import ACCEPTED, RefusalLog
@@ -28,6 +29,7 @@ from proxy.routing import Route, route_model
 from proxy.snapshots import PlaneCold, SnapshotStore, View
 from turnpike.contracts.snapshots import KIND_PLAYGROUND, SCOPE_COUNT_TOKENS, SCOPE_MESSAGES
 from turnpike.contracts.usage import EventBase
+from turnpike.kernel import clock
 
 POLICY_ATTEMPTS = 4
 MEMBER_LENGTH_MAX = 64
@@ -142,6 +144,7 @@ class Admitter:
                 return decision, view, admission
             if not admission.is_policy_stale:
                 raise await self._refused(ask, view, decision, admission)
+            METRICS.policy_retries.inc()
             view, is_current = await self._read_again(view), True
         raise overloaded("Your account is being changed. Try again shortly.", reason="policy")
 
@@ -208,7 +211,12 @@ class Admitter:
         return Decision(route=route, spec=spec, base=_NO_BASE, hold_micro=0)
 
     async def _ask_limiter(self, spec: Spec, view: View) -> Admission:
+        begun_at = clock.monotonic_seconds()
         admission = await self._limiter.admit(spec, terms=view.terms)
+        METRICS.admit_seconds.observe(clock.monotonic_seconds() - begun_at)
+        if admission.is_local or admission.reason == REASON_AWAY:
+            outcome = "admitted" if admission.is_local else "refused"
+            METRICS.fallback_admissions.labels(outcome).inc()
         if admission.is_tenant_cold:
             with suppress(RedisAway):
                 await self._store.mark_cold(spec.tenant)

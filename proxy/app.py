@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from proxy.asgi import Receive, Scope, Send
 from proxy.config import ProxyConfig
 from proxy.gateway import Gateway
-from proxy.metrics import METRICS
 from proxy.responses import send_answer
 
 logger = logging.getLogger(__name__)
@@ -68,11 +67,11 @@ class App:
             await gateway.endpoints(scope, receive, send)
 
     async def _metrics(self, scope: Scope, send: Send) -> None:
-        token = self._gateway.config.metrics_token if self._gateway is not None else ""
-        if not may_read_metrics(scope, token=token):
+        gateway = self._gateway
+        if gateway is None or not may_read_metrics(scope, token=gateway.config.metrics_token):
             await send_answer(send, 404, [TEXT], b"not found")
             return
-        await send_answer(send, 200, [METRICS_TYPE], METRICS.render())
+        await send_answer(send, 200, [METRICS_TYPE], gateway.shared_metrics.render())
 
     async def _live(self, receive: Receive, send: Send) -> None:
         steps: dict[str, Callable[[], Awaitable[None]]] = {

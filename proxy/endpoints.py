@@ -27,6 +27,7 @@ BODY_BYTES_PER_SECOND_MIN = 64 * 1024
 JSON_TYPE = (b"content-type", b"application/json")
 MODELS_PATH = "/v1/models"
 POST_PATHS = frozenset(("/v1/messages", "/v1/messages/count_tokens"))
+NAMED_PATHS = POST_PATHS | {MODELS_PATH}
 
 
 class ClientGone(Exception):
@@ -53,16 +54,22 @@ class Endpoints:
             )
             return
         ask = self._ask(scope)
+        status = 200
         try:
             await self._dispatch(path, method, ask, scope, receive, send)
         except ApiError as error:
+            status = error.status
             METRICS.refusals.labels(error.reason.partition(":")[0]).inc()
             await send_error(send, error, ask.request_id)
         except ClientGone:
             METRICS.clients_gone.inc()
         except (ConnectionError, OSError):
+            status = 500
             logger.exception("request.failed", extra={"request_id": ask.request_id})
             await send_error(send, _internal(), ask.request_id)
+        name = path if path in NAMED_PATHS else "other"
+        METRICS.requests.labels(name, str(status)).inc()
+        METRICS.request_seconds.labels(name).observe(clock.monotonic_seconds() - ask.begun_at)
 
     async def _dispatch(
         self, path: str, method: str, ask: Ask, scope: Scope, receive: Receive, send: Send

@@ -15,7 +15,7 @@ from proxy.journal import Journal, JournalUnwritable
 from proxy.keeper import Keeper
 from proxy.limiter.fallback import LocalLimiter
 from proxy.limiter.limiter import Limiter
-from proxy.metrics import METRICS
+from proxy.metrics import METRICS, SharedMetrics
 from proxy.pipeline import Pipeline
 from proxy.recovery import Recovery
 from proxy.redis_pipe import RedisAway, RedisPipe
@@ -103,6 +103,7 @@ class Gateway:
             pipeline=pipeline,
             counter=Counter(admitter=admitter, forwarder=forwarder),
         )
+        self.shared_metrics = SharedMetrics(METRICS, config.metrics_dir)
         self._tasks: list[asyncio.Task[None]] = []
         self._bring_back: asyncio.Task[None] | None = None
         self._is_draining = False
@@ -162,6 +163,9 @@ class Gateway:
         self._journal.probe()
         METRICS.requests_open.set(self.keeper.open_count)
         METRICS.events_unconfirmed.set(self.settlement.unconfirmed)
+        METRICS.upstream_connections.set(self._client.open_connections)
+        METRICS.journal_bytes.set(self._journal.bytes_written)
+        self.shared_metrics.flush()
         if self._store.plane is None and self._pipe.is_connected:
             await self._store.read_plane()
 
@@ -171,6 +175,7 @@ class Gateway:
 
     def _note_connect(self, _run_id: str) -> None:
         """A connection came back: whatever the server may have lost is brought back at once."""
+        METRICS.redis_connects.inc()
         if self._bring_back is None or self._bring_back.done():
             self._bring_back = asyncio.get_running_loop().create_task(self.recovery.bring_back())
 

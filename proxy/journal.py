@@ -64,6 +64,7 @@ class Journal:
         self._size = 0
         self._is_dirty = False
         self.is_writable = False
+        self.bytes_written = 0
 
     def open(self) -> None:
         """Make and lock the folder, and begin its first segment. Raises JournalUnwritable."""
@@ -96,6 +97,7 @@ class Journal:
             self.is_writable = False
             raise JournalUnwritable(str(error)) from error
         self._size += len(data)
+        self.bytes_written += len(data)
         self._is_dirty = True
         self._segments[-1].rids.add(rid)
 

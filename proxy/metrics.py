@@ -137,7 +137,6 @@ class Metrics:
             "own_seconds", "From the request to its leaving for the upstream", FAST_SECONDS
         )
         self.requests_open = gauge("requests_open", "Requests being served")
-        self.streams_open = gauge("streams_open", "Streams being relayed")
         self.cut_streams = counter("cut_streams", "Streams that ended before their message did")
         self.refusals = counter("refusals", "Requests refused by us", "reason")
         self.events = counter("events", "Usage events written", "status")
@@ -155,16 +154,11 @@ class Metrics:
         )
         self.upstream_connections = gauge("upstream_connections", "Open upstream connections")
         self.redis_connects = counter("redis_connects", "Connections made to Redis")
-        self.redis_away = counter("redis_away", "Calls that Redis did not serve", "call")
         self.beat_errors = counter("beat_errors", "Beats that Redis did not take")
-        self.settle_seconds = seconds("settle_seconds", "Settle scripts", FAST_SECONDS)
         self.settle_errors = counter("settle_errors", "Settlements put off")
         self.events_resent = counter("events_resent", "Usage events sent again")
         self.events_unconfirmed = gauge("events_unconfirmed", "Usage events not yet posted")
         self.journal_bytes = counter("journal_bytes", "Bytes written to the journal")
-        self.journal_sync_seconds = seconds(
-            "journal_sync_seconds", "Journal syncs to disk", FAST_SECONDS
-        )
         self.journal_errors = counter("journal_errors", "Journal writes or reads that failed")
         self.adopted_journals = counter("adopted_journals", "Journals of dead workers taken over")
         self.clients_gone = counter(

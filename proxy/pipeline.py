@@ -119,6 +119,8 @@ class Pipeline:
     ) -> None:
         exchange.begin_attempt(hop.upstream.upstream, self._forwarder.credential_of(hop))
         self._write_begin(exchange)
+        if len(exchange.attempts) == 1:
+            METRICS.own_seconds.observe(clock.monotonic_seconds() - exchange.begun_at)
         response = await self._forwarder.open(hop, call, body.to_upstream(hop.upstream_model))
         exchange.outcome.http_status = response.status
         if response.status >= 400:
@@ -148,7 +150,7 @@ class Pipeline:
         outcome.usage = meter.observed_usage(max_tokens=exchange.max_tokens)
         outcome.stop_reason = meter.stop_reason
         outcome.upstream_model = meter.model
-        outcome.ttft_us = self._since(exchange)
+        outcome.ttft_us = self._first_byte_us(exchange)
         exchange.end_attempt(
             words.OUTCOME_ANSWERED,
             upstream_request_id=header_of(response.headers, b"request-id"),
@@ -187,7 +189,7 @@ class Pipeline:
         meter = exchange.meter = StreamMeter(max_tokens=exchange.max_tokens)
         silence_seconds = hop.upstream.silence_timeout_seconds
         first = await _first_chunk(response, meter, silence_seconds)
-        exchange.outcome.ttft_us = self._since(exchange)
+        exchange.outcome.ttft_us = self._first_byte_us(exchange)
         exchange.close_upstream = None if hop.upstream.on_disconnect == "drain" else response.close
         headers = [*upstream_response_headers(response.headers), *self._headers(exchange)]
         watch = asyncio.ensure_future(wait_for_disconnect(receive, lambda: exchange.stop(None)))
@@ -271,8 +273,10 @@ class Pipeline:
             headers.append((b"x-turnpike-served-model", exchange.base.model.encode()))
         return headers
 
-    def _since(self, exchange: Exchange) -> int:
-        return int((clock.monotonic_seconds() - exchange.begun_at) * 1_000_000)
+    def _first_byte_us(self, exchange: Exchange) -> int:
+        seconds = clock.monotonic_seconds() - exchange.begun_at
+        METRICS.first_byte_seconds.observe(seconds)
+        return int(seconds * 1_000_000)
 
 
 async def _first_chunk(

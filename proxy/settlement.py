@@ -116,11 +116,13 @@ class Settlement:
                 if rank is not None and rank >= ended.rank:
                     self._forget(ended)
                 elif now - ended.sent_at >= self._resend_seconds:
+                    METRICS.events_resent.inc()
                     await self._send(ended)
 
     async def resend_all(self) -> None:
         """Redis lost data: everything that is not known to be posted goes out again."""
         for ended in list(self._outbox.values()):
+            METRICS.events_resent.inc()
             await self._send(ended)
 
     async def _send(self, ended: Ended) -> None:

@@ -8,7 +8,7 @@ cached view may serve the fallback for a minute, never longer.
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from proxy.redis_pipe import RedisAway, RedisPipe
 from turnpike.contracts.snapshots import (
@@ -130,8 +130,9 @@ class SnapshotStore:
         versions = _replies(policy)
         tenant = _replies(raw_tenant)
         if raw_key is None:
+            # Revoked, or lost together with everything else: then nobody may call it unknown.
             self.forget(digest)
-            raise KeyUnknown
+            await self._refuse_unknown()
         if versions[0] is None or versions[1] is None or tenant[0] is None or tenant[1] is None:
             await self.mark_cold(key.tenant)
             raise PlaneCold
@@ -192,7 +193,7 @@ class SnapshotStore:
             await self._refuse_unknown()
         return codec.from_json(KeySnapshot, raw)
 
-    async def _refuse_unknown(self) -> None:
+    async def _refuse_unknown(self) -> NoReturn:
         """An absent key means something only while every shard is warm."""
         replies = await self._pipe.execute_many(
             [
