@@ -1,7 +1,9 @@
 """The embedded servers themselves: how they are made, reached and kept apart from foreign data."""
 
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -128,24 +130,47 @@ def test_a_deep_state_directory_gets_a_short_and_private_socket_folder(state_dir
         places.run.rmdir()
 
 
-def test_an_engine_out_of_reach_is_copied_with_its_libraries(tmp_path: Path) -> None:
-    places = find_places(tmp_path)
-    hidden = tmp_path / "hidden"
-    (hidden / "install" / "bin").mkdir(parents=True)
-    (hidden / "libs").mkdir()
-    program = hidden / "install" / "bin" / "server"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o644)  # nobody may execute it here
-    (hidden / "libs" / "lib.so").touch()
-    engine = Engine(
-        kind="valkey",
-        version="9.9.9",
-        program=program,
-        folders=(hidden / "install", hidden / "libs"),
+def test_an_engine_out_of_reach_is_copied_with_its_libraries(
+    state_dir: Path, tmp_path: Path
+) -> None:
+    found = engines.find_postgres()
+    hidden = tmp_path / "site-packages"  # below pytest's own folder, which nobody else may enter
+    for folder in found.folders:
+        shutil.copytree(folder, hidden / folder.name, symlinks=True)
+    tmp_path.chmod(0o700)
+    program = hidden / found.program.relative_to(found.folders[0].parent)
+    engine = dataclasses.replace(
+        found, program=program, folders=tuple(hidden / folder.name for folder in found.folders)
     )
+    places = find_places(state_dir)
 
     runnable = places.runnable(engine)
 
-    assert runnable == places.home / "engines" / "valkey-9.9.9" / "install" / "bin" / "server"
-    assert (runnable.parents[2] / "libs" / "lib.so").exists()
-    assert server_user() is None or places.user is not None
+    if server_user() is None:
+        assert runnable == program
+    else:
+        assert runnable.is_relative_to(places.home / "engines" / f"postgresql-{found.version}")
+    answer = subprocess.run(
+        [runnable.with_name("initdb"), "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+        **(places.user.popen_arguments() if places.user else {}),
+    )
+    assert found.version in answer.stdout
+
+
+def test_data_goes_where_the_servers_user_can_reach_it(state_dir: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    elsewhere = state_dir / "system"
+
+    places = find_places(tmp_path / "clone" / "var", system_home=elsewhere)
+
+    link = tmp_path / "clone" / "var" / "servers"
+    assert link.resolve() == places.home
+    if server_user() is None:
+        assert not link.is_symlink()
+    else:
+        assert places.home.parent == elsewhere
+        assert places.home.name.startswith("clone-")
+        assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700

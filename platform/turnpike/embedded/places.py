@@ -72,6 +72,9 @@ class Places:
         target = self.home / "engines" / f"{engine.kind}-{engine.version}"
         if not (target / ENGINE_STAMP).exists():
             shutil.rmtree(target, ignore_errors=True)
+            target.mkdir(parents=True)
+            for folder in (target, target.parent):
+                folder.chmod(0o755)  # whatever our umask is: nothing in there is ours alone
             for folder in engine.folders:
                 shutil.copytree(folder, target / folder.name, symlinks=True)
             (target / ENGINE_STAMP).touch()
@@ -79,7 +82,7 @@ class Places:
         return target / first.name / engine.program.relative_to(first)
 
 
-def find_places(state_dir: Path) -> Places:
+def find_places(state_dir: Path, *, system_home: Path = SYSTEM_HOME) -> Places:
     """The folders for the servers of a state directory, made if need be."""
     user = server_user()
     state_dir = state_dir.resolve()
@@ -88,7 +91,7 @@ def find_places(state_dir: Path) -> Places:
     if not home.exists() and not home.is_symlink():
         home.mkdir(mode=0o711)
     if not can_reach(home, user):
-        home = _system_home(state_dir, link=home)
+        home = _system_home(state_dir, link=home, parent=system_home)
     home = home.resolve()
     return Places(home=home, run=_run_folder(home, user), user=user)
 
@@ -113,9 +116,9 @@ def can_reach(path: Path, user: ServerUser | None) -> bool:
     return answer.returncode == 0
 
 
-def _system_home(state_dir: Path, *, link: Path) -> Path:
+def _system_home(state_dir: Path, *, link: Path, parent: Path) -> Path:
     digest = hashlib.sha256(str(state_dir).encode()).hexdigest()[:8]
-    home = SYSTEM_HOME / f"{state_dir.parent.name}-{digest}"
+    home = parent / f"{state_dir.parent.name}-{digest}"
     home.mkdir(mode=0o711, parents=True, exist_ok=True)
     if not link.is_symlink():
         link.rmdir()
