@@ -24,6 +24,7 @@ class Seen:
     is_stream: bool
     orders: str = ""
     started_at_us: int = 0
+    head_at_us: int = 0
     ended_at_us: int = 0
     status: int = 0
     request_id: str = ""
@@ -73,6 +74,13 @@ class Connection:
             seen.ended_at_us = clock.now_us()
         return seen
 
+    @property
+    def local_port(self) -> int:
+        """Our end of the connection that stands."""
+        assert self._writer is not None
+        port: int = self._writer.get_extra_info("sockname")[1]
+        return port
+
     def close(self) -> None:
         """Hang up."""
         if self._writer is not None:
@@ -82,10 +90,11 @@ class Connection:
     async def _exchange(
         self, seen: Seen, *, key: str, body: dict[str, Any], leave_after: int
     ) -> None:
-        if self._writer is None:
+        if self._reader is None or self._reader.at_eof():
+            self.close()
             self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._reader, self._writer
-        assert reader is not None
+        assert writer is not None
         writer.write(_request_bytes(self._port, key=key, body=body, orders=seen.orders))
         await writer.drain()
         headers = await _read_head(reader, seen)
@@ -130,6 +139,7 @@ def _request_bytes(port: int, *, key: str, body: dict[str, Any], orders: str) ->
 async def _read_head(reader: asyncio.StreamReader, seen: Seen) -> dict[str, str]:
     head = await reader.readuntil(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
+    seen.head_at_us = clock.now_us()
     seen.status = int(first.split(" ")[1])
     headers = {
         name.lower(): value.strip()
@@ -162,7 +172,7 @@ def _note_document(seen: Seen, body: bytes) -> None:
 
 def _note_event(seen: Seen, event: bytes) -> None:
     data = event.partition(b"data: ")[2]
-    document = json.loads(data) if data else {"type": "none"}
+    document: dict[str, Any] = json.loads(data) if data else {"type": "none"}
     kind = document["type"]
     if kind == "message_start":
         seen.usage = dict(document["message"]["usage"])

@@ -31,6 +31,16 @@ PRICED = {
 INPUTS = tuple(name for name in PRICED.values() if name != "output_tokens")
 REPORTED, OBSERVED, ESTIMATED = 3, 2, 1
 
+# How long before a request its connection may have died without anybody noticing.
+IDLE_US = 1_000_000
+# What was ordered of the upstream, or is in a tenant's name, by the status that it explains.
+EARNED = {
+    400: ("status=400",),
+    402: ("small",),
+    429: ("budget", "small", "tight"),
+    500: ("status=500", "drop", "cut_after_events=0"),
+}
+
 _EVENTS = f"""
 SELECT request_id, (array_agg(model ORDER BY revision DESC))[1], max(rank), count(*),
   (array_agg(status ORDER BY revision DESC))[1], max(hold_micro), min(started_at),
@@ -86,17 +96,13 @@ def judge(cluster: Cluster, *, seen: Sequence[Seen], killed_at_us: Sequence[int]
             verdict.blame(rid, f"billed by the simulator and lost: {row}")
             continue
         _check_price(event, prices, verdict)
-        if row is None:
-            if event.amount_nano:
-                verdict.blame(rid, f"charged {event} and never billed")
-        elif rid in unknown and not event.amount_nano:
+        is_unknown = rid in unknown and not event.amount_nano
+        if row is not None and is_unknown:
             verdict.counts["unknown, billed upstream"] += 1
             _check_unknown(event, answer, killed_at_us, verdict)
         else:
             _check_tokens(event, row, answer, verdict)
-    for rid, answer in answers.items():
-        if answer.is_answered:
-            _check_answer(answer, charged.get(rid), rid, verdict)
+    _check_clients(seen, answers, charged, killed_at_us, verdict)
     _count(verdict, seen=seen, charged=charged.values(), billed=len(billed), unknown=len(unknown))
     return verdict
 
@@ -168,8 +174,12 @@ def _check_price(event: Charged, prices: Mapping[str, Mapping[str, int]], verdic
 
 
 def _check_tokens(
-    event: Charged, row: Mapping[str, Any], answer: Seen | None, verdict: Verdict
+    event: Charged, row: Mapping[str, Any] | None, answer: Seen | None, verdict: Verdict
 ) -> None:
+    if row is None:
+        if event.amount_nano:
+            verdict.blame(event.rid, f"charged and never billed: {event}")
+        return
     billed = tokens_of(row)
     if event.rank == REPORTED:
         if dict(event.tokens) != billed:
@@ -200,11 +210,38 @@ def _check_unknown(
         verdict.blame(event.rid, f"unknown, and its client saw an answer: {event} {answer}")
 
 
+def _check_clients(
+    seen: Iterable[Seen],
+    answers: Mapping[UUID, Seen],
+    charged: Mapping[UUID, Charged],
+    killed_at_us: Sequence[int],
+    verdict: Verdict,
+) -> None:
+    for rid, answer in answers.items():
+        if answer.is_answered:
+            _check_answer(answer, charged.get(rid), rid, verdict)
+    for item in seen:
+        _check_manners(item, killed_at_us, verdict)
+
+
 def _check_answer(answer: Seen, event: Charged | None, rid: UUID, verdict: Verdict) -> None:
     if event is None:
         verdict.blame(rid, f"answered and not charged: {answer}")
     elif event.tokens != tokens_of({"usage": answer.usage}):
         verdict.blame(rid, f"charged {event}, answered {answer}")
+
+
+def _check_manners(seen: Seen, killed_at_us: Iterable[int], verdict: Verdict) -> None:
+    """What clients may see of a storm: nothing but refusals that were earned, and dead workers."""
+    if seen.broke:
+        # A worker that died before it answered has a connection to lose, idle or not.
+        since = seen.started_at_us - (0 if seen.status else IDLE_US)
+        if not any(since <= at <= seen.ended_at_us for at in killed_at_us):
+            verdict.blame(seen.request_id, f"broken, and no worker was killed: {seen}")
+    elif seen.status not in (200, 529) and not any(
+        word in f"{seen.tenant}; {seen.orders}" for word in EARNED.get(seen.status, ())
+    ):
+        verdict.blame(seen.request_id, f"refused without a reason: {seen}")
 
 
 def _count(

@@ -24,6 +24,7 @@ SETTLED_SECONDS_MAX = 60.0
 FROZEN_SECONDS = LEASE_SECONDS + 1.0 + 5.0 + 1.0
 OUTAGE_SECONDS = (0.0, 1.5)
 LOG_BYTES_CUT = (200, 40_000)
+CRIES = ("Traceback", "round.failed", "request.failed", "Exception in ASGI", "journal.unreadable")
 INGESTS = ("ingest-0", "ingest-1")
 
 
@@ -142,6 +143,7 @@ def run_storm(cluster: Cluster, keys: dict[str, str], *, seed: int, seconds: flo
     verdict.problems += [f"reconcile: {check}" for check in cluster.reconcile()]
     cluster.stop_gateway()
     verdict.problems += [f"journal left: {path}" for path in journals_of(cluster)]
+    verdict.problems += cries_of(cluster)
     verdict.counts.update(storm.counts)
     return verdict
 
@@ -172,11 +174,17 @@ def _unsettled_shard(client: "redis.Redis", shard: int, *, now_ms: int) -> list[
     if count := client.xlen(stream):
         left.append(f"{stream} has {count} entries")
     for key in (open_now, keyspace.unposted(shard)):
-        left += [f"{key} has {member.decode()}" for member in client.zrange(key, 0, 4)]
+        left += [f"{key} has {member!r}" for member in client.zrange(key, 0, 4)]
     for key in client.scan_iter(match=f"{keyspace.tag(shard)}:c:*", count=1_000):
         if count := client.zcount(key, now_ms, "+inf"):
             left.append(f"{key.decode()} has {count} slots")
     return left
+
+
+def cries_of(cluster: Cluster) -> list[str]:
+    """Lines of the gateway's log that no fault excuses."""
+    lines = cluster.log("gateway", lines=1_000_000).splitlines()
+    return [line for line in lines if any(word in line for word in CRIES)]
 
 
 def dead_journals(cluster: Cluster) -> list[Path]:

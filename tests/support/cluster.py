@@ -145,6 +145,16 @@ class Cluster:
         """The gateway's workers."""
         return children_of(self.pid("gateway"))
 
+    def worker_at(self, client_port: int) -> int:
+        """The gateway worker that has a client's connection."""
+        inode = socket_inode(server_port=self.port, client_port=client_port)
+        for pid in self.worker_pids():
+            for link in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if link.readlink().name == f"socket:[{inode}]":
+                        return pid
+        raise AssertionError(f"nobody has the connection from port {client_port}")
+
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to a child's whole group and wait for its end."""
         _, child = self._children[name]
@@ -234,7 +244,7 @@ class Cluster:
         """Rows of a query that sees all tenants."""
         url = self._postgres.url(postgres.SUPERUSER)
         with psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:
-            return connection.execute(query, arguments).fetchall()  # type: ignore[arg-type]
+            return connection.execute(query, arguments).fetchall()
 
     def billed(self) -> list[dict[str, Any]]:
         """What the simulator billed, oldest first."""
@@ -322,6 +332,16 @@ def children_of(pid: int) -> list[int]:
     except OSError:
         return []
     return [int(child) for child in text.split() if process.started_at_ticks(int(child))]
+
+
+def socket_inode(*, server_port: int, client_port: int) -> str:
+    """The server's end of a loopback connection, as /proc names it."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        ports = [int(field.partition(":")[2], 16) for field in fields[1:3]]
+        if ports == [server_port, client_port]:
+            return fields[9]
+    raise AssertionError(f"there is no connection from port {client_port}")
 
 
 def answers(url: str) -> bool:

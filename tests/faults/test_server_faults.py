@@ -1,0 +1,153 @@
+"""Valkey and PostgreSQL hang, stop, restart and lose everything, while requests run."""
+
+import asyncio
+import json
+import signal
+import sys
+import time
+from itertools import pairwise
+
+from tests.faults.conftest import Running, World, until
+from tests.storm.client import Connection
+from tests.storm.oracle import REPORTED
+
+FENCE_SECONDS_MAX = 25.0
+PAUSE_MS = 1_500
+# Two tries of 50 ms, and what a busy machine adds to them.
+REFUSED_SECONDS_MAX = 0.4
+RETRY_SECONDS = 0.2
+CROWD = 12
+CROWD_REQUESTS = 4
+SLOTS = 4
+
+
+async def test_after_the_loss_of_all_data_the_fence_keeps_credit_for_what_runs(
+    world: World,
+) -> None:
+    running = [await world.stream("fence", tokens=900, pace_ms=250) for _ in range(5)]
+
+    with world.cluster.redis() as client:
+        client.flushall()
+    more = await asyncio.gather(*(stream_when_open(world) for _ in range(6)))
+
+    statuses = sorted(item.seen.status for item in more)
+    still_running = [item.task.done() for item in running]
+    for item in (*running, *more):
+        item.leave()
+    assert statuses == [200, 200, 200, 200, 200, 402]
+    assert still_running == [False] * 5
+
+
+async def stream_when_open(world: World) -> Running:
+    """A stream that is asked for until the shard has opened."""
+    async with asyncio.timeout(FENCE_SECONDS_MAX):
+        while True:
+            stream = await world.stream("fence", tokens=900, pace_ms=250)
+            if stream.seen.status != 529:
+                return stream
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+async def test_hanging_redis_refuses_or_falls_back_at_once_and_no_stream_feels_it(
+    world: World,
+) -> None:
+    connections = {name: Connection(world.cluster.port) for name in ("rich", "poor")}
+    for name, connection in connections.items():
+        assert (await world.ask_over(connection, name)).is_answered
+    running = await world.stream("rich", tokens=300, pace_ms=50)
+    moments = asyncio.create_task(moments_of(running, count=20))
+
+    with world.cluster.redis() as client:
+        client.execute_command("CLIENT", "PAUSE", PAUSE_MS, "ALL")
+    begun = time.monotonic()
+    refused = await world.ask_over(connections["poor"], "poor")
+    refused_seconds = time.monotonic() - begun
+    admitted = await world.ask_over(connections["rich"], "rich", orders="pace_ms=0")
+    admitted_seconds = time.monotonic() - begun - refused_seconds
+    gaps = [after - before for before, after in pairwise(await moments)]
+    running.leave()
+
+    assert (refused.status, refused.error_type) == (529, "overloaded_error")
+    assert admitted.is_answered
+    assert max(refused_seconds, admitted_seconds) < REFUSED_SECONDS_MAX
+    assert time.monotonic() - begun < PAUSE_MS / 1_000 or max(gaps) < REFUSED_SECONDS_MAX
+    event = await world.event_of_rank(admitted, REPORTED)
+    assert event.tokens["output_tokens"] == world.billed_output(admitted)
+    for connection in connections.values():
+        connection.close()
+
+
+async def moments_of(running: Running, *, count: int) -> list[float]:
+    """When each of the next chunks of a stream arrived."""
+    moments = [time.monotonic()]
+    characters = running.seen.characters
+    while len(moments) < count and not running.task.done():
+        if running.seen.characters != characters:
+            characters = running.seen.characters
+            moments.append(time.monotonic())
+        await asyncio.sleep(0.005)
+    return moments
+
+
+async def test_stopped_postgres_touches_no_request_and_the_backlog_is_drained(
+    world: World,
+) -> None:
+    await asyncio.to_thread(world.cluster.stop_postgres, signal.SIGQUIT)
+    answered = [await world.ask("rich", max_tokens=8) for _ in range(10)]
+    world.cluster.start_postgres()
+    await until(world.cluster.is_postgres_ready)
+
+    assert [seen for seen in answered if not seen.is_answered] == []
+    for seen in answered:
+        event = await world.event_of_rank(seen, REPORTED)
+        assert (event.revisions, event.tokens["output_tokens"]) == (1, world.billed_output(seen))
+
+
+async def test_restarted_redis_has_every_event_that_was_settled(world: World) -> None:
+    world.cluster.kill("ingest-0", signal.SIGTERM)
+    world.cluster.kill("control", signal.SIGTERM)
+    answered = [await world.ask("rich", max_tokens=8) for _ in range(10)]
+
+    await asyncio.to_thread(world.cluster.kill, "valkey")
+    world.cluster.start_valkey()
+    await until(world.cluster.is_valkey_ready)
+    with world.cluster.redis() as client:
+        kept = sum(client.xlen(key) for key in client.scan_iter(match="tp:*:usage"))
+    world.cluster.start_control()
+    world.cluster.start_ingest("ingest-0")
+
+    assert [seen for seen in answered if not seen.is_answered] == []
+    assert kept >= len(answered)
+    for seen in answered:
+        assert (await world.event_of_rank(seen, REPORTED)).revisions == 1
+
+
+async def test_a_crowd_of_processes_never_passes_the_limit_of_slots(world: World) -> None:
+    command = [sys.executable, "tests/faults/crowd.py", str(world.cluster.port)]
+    arguments = [world.keys["four slots"], str(CROWD_REQUESTS)]
+    crowd = [
+        await asyncio.create_subprocess_exec(
+            *command, *arguments, env=world.cluster.environment, stdout=asyncio.subprocess.PIPE
+        )
+        for _ in range(CROWD)
+    ]
+    answers = [json.loads((await member.communicate())[0]) for member in crowd]
+
+    spans = [span for answer in answers for span in answer["spans"]]
+    assert len(spans) == CROWD * CROWD_REQUESTS
+    assert sum(answer["refused"] for answer in answers) > 0
+    assert overlap_of(spans) == SLOTS
+
+
+def overlap_of(spans: list[list[float]]) -> int:
+    """How many of these spans of time lie over one another at most."""
+    edges = sorted([(begin, 1) for begin, _ in spans] + [(end, -1) for _, end in spans])
+    most = now = 0
+    for _, step in edges:
+        now += step
+        most = max(most, now)
+    return most
+
+
+def test_spans_that_touch_do_not_overlap() -> None:
+    assert overlap_of([[0, 1], [1, 2], [0.5, 1.5]]) == 2
