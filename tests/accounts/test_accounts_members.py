@@ -1,9 +1,6 @@
 """Invitations, roles and the last owner; races against the real database."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from django.db import connection
@@ -22,6 +19,7 @@ from tests.accounts.factories import (
     management_client,
     signed_in,
 )
+from tests.accounts.side_by_side import side_by_side
 from turnpike.control.caller import SYSTEM, Caller, Power
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import clock
@@ -29,21 +27,6 @@ from turnpike.kernel.errors import Conflict, NotAuthenticated, NotFound, Permiss
 
 VISITOR = Caller(actor="visitor")
 PASSWORD = "a long enough phrase 4711"
-
-
-def _side_by_side(times: int, act: Callable[[int], Any]) -> list[Any]:
-    """Run a function in threads at once, each with a connection of its own; errors are results."""
-
-    def run(number: int) -> Any:
-        try:
-            return act(number)
-        except Exception as error:  # noqa: BLE001 - every outcome is counted
-            return error
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(times) as pool:
-        return list(pool.map(run, range(times)))
 
 
 def test_an_invited_person_joins_with_a_new_account(tenant: Tenant) -> None:
@@ -155,7 +138,7 @@ def test_of_twenty_that_accept_one_link_one_becomes_a_member(live_tenant: Tenant
     user = make_user()
     sent = make_invite(live_tenant, user.email)
 
-    outcomes = _side_by_side(
+    outcomes = side_by_side(
         20, lambda _: members.accept_invite(caller=VISITOR, token=sent.token, user=user)
     )
 
@@ -174,7 +157,7 @@ def test_owners_who_demote_each_other_at_once_leave_one_owner(live_tenant: Tenan
         with platform_scope(REASON):
             return members.change_role(caller=caller, member=victim, role=Role.VIEWER)
 
-    outcomes = _side_by_side(4, demote_next)
+    outcomes = side_by_side(4, demote_next)
 
     assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == 1
     with platform_scope(REASON):
