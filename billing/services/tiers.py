@@ -152,8 +152,8 @@ def _change(
         record_audit(
             actor=actor,
             tenant=tenant,
-            action="subscription.change",
-            target=f"tenant {tenant}",
+            action="subscription.changed",
+            target=row.tenant.public_id,
             after=details,
             reason=reason,
         )

@@ -12,6 +12,7 @@ from functools import partial
 from django.db import transaction
 from django.db.models import F, Q
 
+from accounts.models import Tenant
 from accounts.services.audit import record_audit
 from accounts.services.policy import touch_tenant
 from billing.locks import lock_wallet
@@ -81,7 +82,7 @@ def grant_credit(
             actor=actor,
             memo={"reason": reason},
         )
-        _audit(tenant, "credit.grant", {"amount_nano": amount}, actor=actor, reason=reason)
+        _audit(tenant, "credit.granted", {"amount_nano": amount}, actor=actor, reason=reason)
         _publish_on_commit(tenant)
     return grant
 
@@ -110,7 +111,7 @@ def top_up(
             memo={"reason": reason},
         )
         if posted is not None:
-            _audit(tenant, "credit.top_up", {"amount_nano": amount}, actor=actor, reason=reason)
+            _audit(tenant, "credit.topped_up", {"amount_nano": amount}, actor=actor, reason=reason)
             _publish_on_commit(tenant)
         return _state_of(tenant)
 
@@ -243,7 +244,7 @@ def _change_wallet(
         wallet = lock_wallet(tenant=tenant)
         before = {name: getattr(wallet, name) for name in values}
         Wallet.objects.filter(tenant_id=tenant).update(**values, version=F("version") + 1)
-        _audit(tenant, "wallet.change", values, actor=actor, reason=reason, before=before)
+        _audit(tenant, "wallet.changed", values, actor=actor, reason=reason, before=before)
         _publish_on_commit(tenant)
         transaction.on_commit(partial(publish_terms, tenant))
         touch_tenant(tenant)
@@ -263,7 +264,7 @@ def _audit(
         actor=actor,
         tenant=tenant,
         action=action,
-        target=f"tenant {tenant}",
+        target=Tenant.objects.get(pk=tenant).public_id,
         before=before,
         after=after,
         reason=reason,

@@ -72,7 +72,7 @@ def test_a_grant_is_spendable_once_for_its_key() -> None:
     assert state() == before
     with platform_scope("tests"):
         assert Wallet.objects.get(tenant_id=tenant).balance_nano == 7
-        assert AuditEvent.objects.filter(tenant_id=tenant, action="credit.grant").count() == 1
+        assert AuditEvent.objects.filter(tenant_id=tenant, action="credit.granted").count() == 1
     assert broken_invariants() == []
 
 
