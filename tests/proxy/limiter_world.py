@@ -4,7 +4,7 @@ Scripts and Limiter are the real ones; only the wire between them is replaced by
 client, so that a property can run thousands of steps without an event loop.
 """
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -254,6 +254,21 @@ class World:
                 pipeline.hgetall(name)
         held = [dict(value) for value in pipeline.execute()]
         return dict(zip(names, held, strict=True))
+
+
+MakeWorld = Callable[..., World]
+
+BASIC = Asked(tenant=Limits(requests_per_minute=50, tokens_per_minute=100_000, concurrency=10))
+
+
+def published_world(
+    client: redis.Redis, asked: Asked = BASIC, *, posted_micro: int = 10**12
+) -> World:
+    """The tenant in an emptied Redis, with everything published that admission needs."""
+    client.flushdb()
+    world = World(client=client, asked=asked)
+    world.open_up(posted_micro=posted_micro)
+    return world
 
 
 @cache

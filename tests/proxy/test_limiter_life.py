@@ -1,6 +1,6 @@
 """The life of an admitted request: beats, holds, adoption after a loss, settlement, revision."""
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -16,13 +16,13 @@ from tests.proxy.limiter_world import (
     TENANT,
     Asked,
     DirectPipe,
+    MakeWorld,
     World,
+    published_world,
     run,
     tenant_keys_free,
 )
 from turnpike.contracts.snapshots import Budget, Limits
-
-MakeWorld = Callable[..., World]
 
 TOKENS_US = 1_000  # 60,000 tokens a minute
 ASKED = Asked(
@@ -34,13 +34,7 @@ ASKED = Asked(
 @pytest.fixture
 def make_world(redis_client: redis.Redis) -> MakeWorld:
     """Make a tenant in an empty Redis."""
-
-    def make(asked: Asked = ASKED, *, posted_micro: int = 10**12) -> World:
-        world = World(client=redis_client, asked=asked)
-        world.open_up(posted_micro=posted_micro)
-        return world
-
-    return make
+    return partial(published_world, redis_client)
 
 
 def admitted(world: World, *, hold_micro: int = 1_000) -> Spec:
@@ -56,7 +50,7 @@ def tokens(world: World) -> int:
 
 
 def test_a_beat_renews_leases_and_trues_up(make_world: MakeWorld) -> None:
-    world = make_world()
+    world = make_world(ASKED)
     spec = admitted(world)
     world.now_us += 10 * SECOND_US
 
@@ -77,7 +71,7 @@ def test_a_beat_renews_leases_and_trues_up(make_world: MakeWorld) -> None:
 
 
 def test_a_beat_tells_of_a_newer_policy(make_world: MakeWorld) -> None:
-    world = make_world()
+    world = make_world(ASKED)
     spec = admitted(world)
     world.client.hset(world.keys.policy, mapping={str(TENANT): 6, "epoch": 3})
 
@@ -87,7 +81,7 @@ def test_a_beat_tells_of_a_newer_policy(make_world: MakeWorld) -> None:
 
 
 def test_a_hold_rises_only_as_far_as_credit_reaches(make_world: MakeWorld) -> None:
-    world = make_world(posted_micro=3_000)
+    world = make_world(ASKED, posted_micro=3_000)
     spec, other = admitted(world), admitted(world)
 
     raised = world.beat(spec, hold_micro=5_000)
@@ -112,7 +106,7 @@ def test_a_hold_rises_only_as_far_as_budgets_reach(make_world: MakeWorld) -> Non
 
 
 def test_a_hold_falls_freely_and_stays_where_nothing_is_left(make_world: MakeWorld) -> None:
-    world = make_world(posted_micro=1_000)
+    world = make_world(ASKED, posted_micro=1_000)
     spec = admitted(world)
     world.publish(posted_micro=-5_000, version=2)
 
@@ -126,7 +120,7 @@ def test_a_hold_falls_freely_and_stays_where_nothing_is_left(make_world: MakeWor
 
 @pytest.mark.parametrize("loss", ["wallet", "fence", "budgets"])
 def test_no_hold_rises_while_nobody_knows_what_is_left(make_world: MakeWorld, loss: str) -> None:
-    world = make_world()
+    world = make_world(ASKED)
     spec = admitted(world)
     if loss == "wallet":
         world.client.hdel(world.keys.wallet, "posted")
@@ -139,7 +133,7 @@ def test_no_hold_rises_while_nobody_knows_what_is_left(make_world: MakeWorld, lo
 
 
 def test_a_lost_record_is_adopted_with_its_hold_and_without_checks(make_world: MakeWorld) -> None:
-    world = make_world()
+    world = make_world(ASKED)
     spec = admitted(world).with_hold(1_234)
     world.client.flushdb()
     world.now_us += SECOND_US
@@ -176,7 +170,7 @@ def test_a_lost_record_is_adopted_with_its_hold_and_without_checks(make_world: M
 def test_adoption_restores_the_hold_in_force_and_checks_only_what_is_new(
     make_world: MakeWorld,
 ) -> None:
-    world = make_world()
+    world = make_world(ASKED)
     spec = admitted(world)
     world.client.flushdb()
     world.open_up(posted_micro=1_500)
@@ -189,7 +183,7 @@ def test_adoption_restores_the_hold_in_force_and_checks_only_what_is_new(
 def test_an_adopted_request_gives_back_nothing_that_the_new_buckets_never_had(
     make_world: MakeWorld,
 ) -> None:
-    world = make_world()
+    world = make_world(ASKED)
     lost = admitted(world)
     world.client.flushdb()
     world.open_up()
@@ -225,7 +219,7 @@ def test_the_fence_holds_open_requests_before_new_money_is_admitted(make_world: 
 
 
 def test_settling_frees_the_slot_trues_up_and_appends_the_event(make_world: MakeWorld) -> None:
-    world = make_world()
+    world = make_world(ASKED)
     spec = admitted(world)
     world.now_us += SECOND_US // 20
 
@@ -251,7 +245,7 @@ def test_settling_frees_the_slot_trues_up_and_appends_the_event(make_world: Make
 
 
 def test_the_second_settlement_does_nothing(make_world: MakeWorld) -> None:
-    world = make_world()
+    world = make_world(ASKED)
     spec = admitted(world)
     world.settle(spec, hold_micro=321)
     before = world.everything()
@@ -265,7 +259,7 @@ def test_the_second_settlement_does_nothing(make_world: MakeWorld) -> None:
 
 
 def test_a_better_event_is_appended_once_and_touches_nothing_else(make_world: MakeWorld) -> None:
-    world = make_world()
+    world = make_world(ASKED)
     spec = admitted(world)
     world.settle(spec, hold_micro=321, event=b"guess", rank=1)
     world.publish(posted_micro=10**12 - 321, version=2, ranks={spec.rid: 1})
@@ -285,7 +279,7 @@ def test_a_better_event_is_appended_once_and_touches_nothing_else(make_world: Ma
 
 
 def test_a_beat_after_the_end_says_so_and_revives_nothing(make_world: MakeWorld) -> None:
-    world = make_world()
+    world = make_world(ASKED)
     spec = admitted(world)
     world.settle(spec, rank=1)
     before = world.everything()
@@ -299,7 +293,7 @@ def test_a_beat_after_the_end_says_so_and_revives_nothing(make_world: MakeWorld)
 def test_an_event_whose_record_is_lost_counts_as_held_and_leaves_the_buckets_alone(
     make_world: MakeWorld,
 ) -> None:
-    world = make_world()
+    world = make_world(ASKED)
     spec = admitted(world)
     world.client.flushdb()
     world.open_up()
@@ -318,7 +312,7 @@ def test_an_event_whose_record_is_lost_counts_as_held_and_leaves_the_buckets_alo
 
 def test_nothing_is_given_back_that_has_refilled_since(make_world: MakeWorld) -> None:
     """A bucket that was full in between owes an old request nothing."""
-    world = make_world()
+    world = make_world(ASKED)
     old = admitted(world)
     world.now_us += 10 * SECOND_US
     admitted(world)
@@ -329,7 +323,7 @@ def test_nothing_is_given_back_that_has_refilled_since(make_world: MakeWorld) ->
 
 
 def test_an_overshoot_that_ends_a_pause_begins_a_new_busy_period(make_world: MakeWorld) -> None:
-    world = make_world()
+    world = make_world(ASKED)
     old, long = admitted(world), admitted(world)
     world.now_us += 10 * SECOND_US
     world.beat(long, charges=running_charges(long, input_tokens=5_000, output_tokens=0))
@@ -341,7 +335,7 @@ def test_an_overshoot_that_ends_a_pause_begins_a_new_busy_period(make_world: Mak
 
 
 def test_debt_is_capped_and_what_was_forgiven_is_not_given_back(make_world: MakeWorld) -> None:
-    world = make_world()
+    world = make_world(ASKED)
     spec = admitted(world)
     world.beat(spec, charges=running_charges(spec, input_tokens=10**8, output_tokens=0))
     capped = world.tat("t:tokens")
@@ -364,7 +358,7 @@ def test_counts_beyond_all_reason_still_settle(make_world: MakeWorld) -> None:
 
 @pytest.mark.parametrize("charge", [-1, 0.5])
 def test_wrong_charges_change_nothing(make_world: MakeWorld, charge: float) -> None:
-    world = make_world()
+    world = make_world(ASKED)
     spec = admitted(world)
     before = world.everything()
     charges: dict[str, int] = {"t:tokens": charge}  # type: ignore[dict-item]
@@ -379,7 +373,7 @@ def test_wrong_charges_change_nothing(make_world: MakeWorld, charge: float) -> N
 
 @pytest.mark.parametrize("hold_micro", [-1, 0.5, 2**53])
 def test_wrong_holds_change_nothing(make_world: MakeWorld, hold_micro: int) -> None:
-    world = make_world()
+    world = make_world(ASKED)
     spec = admitted(world)
     before = world.everything()
 
@@ -409,7 +403,7 @@ class ForgetfulPipe(DirectPipe):
 def test_a_lost_answer_is_asked_for_once_more_and_charged_once(
     make_world: MakeWorld, losses: int, reason: str
 ) -> None:
-    world = make_world()
+    world = make_world(ASKED)
     pipe = ForgetfulPipe(world.client)
     pipe.losses = losses
     limiter = Limiter(cast(RedisPipe, pipe), now_us=lambda: world.now_us)
@@ -421,7 +415,7 @@ def test_a_lost_answer_is_asked_for_once_more_and_charged_once(
 
 
 def test_a_stored_spec_settles_what_its_worker_left(make_world: MakeWorld) -> None:
-    world = make_world()
+    world = make_world(ASKED)
     spec = admitted(world)
     record = world.record(spec)
 
@@ -436,7 +430,7 @@ def test_a_stored_spec_settles_what_its_worker_left(make_world: MakeWorld) -> No
 
 def test_requests_of_an_old_budget_give_their_hold_back_to_it(make_world: MakeWorld) -> None:
     """The record, not the spec of the day, says which budgets hold a request."""
-    world = make_world()
+    world = make_world(ASKED)
     spec = admitted(world)
     assert world.client.hget(world.keys.budgets, "h:t") == b"1000"
     without = Spec.from_json(
