@@ -244,11 +244,16 @@ class RedisPipe:
 
     async def stop(self) -> None:
         """Close the connection; what is pending fails."""
+        connection = self._connection
         if self._keeper is not None:
             self._keeper.cancel()
             with suppress(asyncio.CancelledError):
                 await self._keeper
             self._keeper = None
+            if connection is not None:
+                await connection.lost
+            # A turn of the loop for the socket of an attempt that was cut short.
+            await asyncio.sleep(0)
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None

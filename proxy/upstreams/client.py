@@ -39,6 +39,7 @@ __all__ = [
 
 # Idle for longer than this, a connection is looked at before it is used: the peer may have left.
 TRUSTED_IDLE_SECONDS = 0.1
+CLOSING_TURNS_MAX = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +160,11 @@ class UpstreamClient:
         for connections in self._open.values():
             for connection in tuple(connections):
                 connection.abort()
-        # One turn of the loop, in which the sockets are really closed.
-        await asyncio.sleep(0)
+        # Sockets are really closed in the loop's next turns; TLS takes more than one.
+        for _ in range(CLOSING_TURNS_MAX):
+            if not self.open_connections:
+                break
+            await asyncio.sleep(0)
 
     def _take_idle(self, target: Target) -> Connection | None:
         idle = self._idle.get(target)

@@ -137,6 +137,7 @@ class ThreadedServer:
     def __init__(self) -> None:
         self.may_close = threading.Event()
         self.has_closed = threading.Event()
+        self.is_done = threading.Event()
         self.address: tuple[str, int] = ("", 0)
         self.ready = threading.Event()
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
@@ -152,12 +153,14 @@ class ThreadedServer:
                 peer.writer.close()
                 await peer.writer.wait_closed()
                 self.has_closed.set()
+            else:
+                await peer.closed()
+                self.is_done.set()
 
         async with raw_server(script) as server:
             self.address = (server.target.host, server.target.port)
             self.ready.set()
-            await until(lambda: server.connections == 2)
-            await asyncio.to_thread(self.has_closed.wait, 5)
+            await asyncio.to_thread(self.is_done.wait, 5)
 
 
 async def test_a_close_that_the_loop_has_not_seen_is_seen_before_use(
@@ -173,7 +176,8 @@ async def test_a_close_that_the_loop_has_not_seen_is_seen_before_use(
     answer = await ask(upstream_client, target)
 
     assert answer == (200, b"ok", False)
-    server.thread.join(5)
+    await upstream_client.close()
+    await asyncio.to_thread(server.thread.join, 5)
 
 
 async def test_connections_are_bounded_for_each_target() -> None:
