@@ -11,6 +11,7 @@ from accounts.services.audit import record_audit
 from accounts.services.policy import touch_tenant
 from billing.models.catalog import DEFAULT_BOOK, PriceBook
 from billing.models.tiers import DEFAULT_TIER, Subscription, Tier, TierGroupLimit
+from billing.services.posting import publish_wallet
 from billing.services.publication import touch_plane
 from billing.snapshots import publish_terms
 from turnpike.contracts.snapshots import LIMIT_NAMES, Limits
@@ -158,8 +159,10 @@ def _change(
             reason=reason,
         )
         note_planned()
-        # The terms go out before the version, which touch_tenant publishes after the commit.
+        # Terms and wallet go out before the version, which touch_tenant publishes after the commit.
+        # A tenant without a cent has a wallet too: its requests lack credit, not a wallet.
         transaction.on_commit(partial(publish_terms, tenant))
+        transaction.on_commit(partial(publish_wallet, tenant=tenant))
         touch_tenant(tenant)
     return row
 
