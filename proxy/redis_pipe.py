@@ -134,7 +134,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.is_lost = False
-        self.lost: asyncio.Future[None] = loop.create_future()
+        self.lost = asyncio.Event()
         self.pending: deque[asyncio.Future[Any]] = deque()
         self.waiting_since = 0.0
         self._out: list[bytes] = []
@@ -193,8 +193,7 @@ class _Connection(asyncio.Protocol):
         for future in pending:
             if not future.done():
                 future.set_exception(RedisAway("The connection to Redis was lost."))
-        if not self.lost.done():
-            self.lost.set_result(None)
+        self.lost.set()
 
     def abort(self) -> None:
         """Drop the connection at once; all that is pending fails."""
@@ -251,7 +250,7 @@ class RedisPipe:
                 await self._keeper
             self._keeper = None
             if connection is not None:
-                await connection.lost
+                await connection.lost.wait()
             # A turn of the loop for the socket of an attempt that was cut short.
             await asyncio.sleep(0)
         if self._watch is not None:
@@ -357,7 +356,7 @@ class RedisPipe:
                     tried.set_result(None)
                 if connection is None:
                     continue
-                await connection.lost
+                await connection.lost.wait()
                 self._connection = None
                 logger.warning("redis.lost")
                 if self._loop.time() - connected_at > SETTLED_SECONDS:
