@@ -3,6 +3,8 @@
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
@@ -30,6 +32,7 @@ from turnpike.kernel import ids, keyspace
 pytestmark = pytest.mark.django_db(transaction=True)
 
 SCRIPT = Path(__file__).with_name("ingest_process.py")
+ROOT = Path(__file__).resolve().parents[2]
 # Before anything; with rows inserted; just before, just after the commit; around the publish.
 POINTS = ("read", "inserted", "charged", "committed", "published", "acked")
 TIMEOUT_SECONDS = 60
@@ -100,3 +103,29 @@ def test_two_processes_side_by_side_post_each_event_once(redis_client: redis.Red
     assert stream_lengths(redis_client) == 0
     assert [finding for finding in reconcile() if finding.differences] == []
     sums_agree()
+
+
+def test_the_command_works_until_it_is_told_to_stop(redis_client: redis.Redis) -> None:
+    shop = make_shop(credit=1_000_000_000)
+    event = make_event(shop)
+    settle(redis_client, event)
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "manage.py"), "ingest"],
+        env=process_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    wait_until(lambda: redis_client.zcard(keyspace.unposted(shop.shard)) == 0)
+    process.terminate()
+
+    assert process.wait(TIMEOUT_SECONDS) == 0
+    assert [row.amount_nano for row in rows_of(event.rid)] == [USAGE_NANO]
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    """Ask again and again, for as long as a slow machine may need."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

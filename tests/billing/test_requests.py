@@ -110,9 +110,10 @@ def test_pages_follow_one_another_newest_first(redis_client: redis.Redis, shop: 
     for event in events:
         append(redis_client, event)
     ingest(redis_client)
-    client, seen, cursor = client_of(shop), [], ""
+    client, cursor = client_of(shop), ""
+    seen: list[str] = []
     for _ in range(3):
-        page = client.get("/api/v1/requests", {"limit": 2, "cursor": cursor}).json()
+        page = client.get(f"/api/v1/requests?limit=2&cursor={cursor}").json()
         seen.extend(row["request_id"] for row in page["data"])
         cursor = page["next_cursor"]
 

@@ -30,7 +30,7 @@ from tests.billing.usage_world import (
     settle,
     stream_lengths,
 )
-from turnpike.control.redis import script
+from turnpike.control.redis import script, text_of
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import clock, ids, keyspace
 
@@ -59,7 +59,7 @@ def publish(
     ]
     records = [] if rank is None else [keyspace.record(TENANT, RID)]
     ranks = [] if rank is None else [rank]
-    arguments = [posted, version, 20, TENANT, spent, *ranks]
+    arguments: list[int | str] = [posted, version, 20, TENANT, spent, *ranks]
     return int(script("publish")(keys=[*keys, *records], args=arguments, client=client))
 
 
@@ -71,7 +71,8 @@ def place(client: "redis.Redis", record: Mapping[str, Any]) -> None:
     client.zadd(keyspace.unposted(shard), {f"{TENANT}|{RID}": 1})
     client.zadd(keyspace.open_requests(shard), {f"{TENANT}|{RID}": 1})
     if record:
-        client.hset(keyspace.record(TENANT, RID), mapping=dict(record))
+        values: dict[Any, Any] = dict(record)
+        client.hset(keyspace.record(TENANT, RID), mapping=values)
         client.pexpire(keyspace.record(TENANT, RID), 3_000_000)
 
 
@@ -80,7 +81,7 @@ def seen(client: "redis.Redis") -> dict[str, Any]:
     shard = keyspace.shard_of(TENANT)
     record = client.hgetall(keyspace.record(TENANT, RID))
     return {
-        "record": {name.decode(): value.decode() for name, value in record.items()},
+        "record": {text_of(name): text_of(value) for name, value in record.items()},
         "held": int(client.hget(keyspace.wallet(TENANT), "held") or 0),
         "scopes": client.hmget(keyspace.budgets(TENANT), "h:t", "h:k3"),
         "unposted": client.zcard(keyspace.unposted(shard)),
@@ -246,10 +247,9 @@ def test_sweep_appends_what_is_nowhere_once(redis_client: redis.Redis) -> None:
 def test_sweep_leaves_alone_what_waits_in_the_stream(redis_client: redis.Redis) -> None:
     shop = make_shop()
     settle(redis_client, make_event(shop))
-    redis_client.zadd(
-        keyspace.unposted(shop.shard),
-        {redis_client.zrange(keyspace.unposted(shop.shard), 0, 0)[0]: clock.now_ms() + 10_000},
-    )
+    [member] = redis_client.zrange(keyspace.unposted(shop.shard), 0, -1)
+    later_ms = clock.now_ms() + 10_000
+    redis_client.zadd(keyspace.unposted(shop.shard), {text_of(member): later_ms})
 
     swept = sweep_unposted(after_ms=-20_000)
 
