@@ -23,7 +23,7 @@ up: $(VENV)/ready ## Run Turnpike on this machine, servers included
 	@$(BIN)/python manage.py up $(ARGS)
 
 test: $(VENV)/ready-dev ## Run every test; T=path narrows them
-	$(BIN)/python -m pytest $(T)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=20 $(T)
 
 check: lint test ## What CI runs
 
@@ -49,8 +49,8 @@ lock: $(VENV)/ready-dev ## Write requirements*.txt anew from platform/lock
 bench: $(VENV)/ready-dev ## Compare the data plane's cost with nginx's; ARGS=--json for programs
 	$(BIN)/python -m bench $(ARGS)
 
-storm: $(VENV)/ready-dev ## The long seeded fault storm; SEED= and SECONDS= choose one
-	STORM_SECONDS=$(or $(STORM_SECONDS),300) $(BIN)/python -m pytest tests/e2e/test_storm.py -n 0 --timeout=1800 -s $(ARGS)
+storm: $(VENV)/ready-dev ## The long seeded fault storm; STORM_SEED= and STORM_SECONDS= choose one
+	STORM_SECONDS=$${STORM_SECONDS:-300} $(BIN)/python -m pytest tests/storm -n 0 --timeout=1800 -s $(ARGS)
 
 test-clients: $(VENV)/ready-dev ## Other people's clients, in environments of their own
 	$(BIN)/python -m pytest tests/clients -n 0 --timeout=900 $(ARGS)

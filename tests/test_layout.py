@@ -115,9 +115,10 @@ CLOCK_CALLS = {("time", "time"), ("time", "time_ns"), ("time", "monotonic"), ("d
 
 def clock_calls(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            if (node.value.id, node.attr) in CLOCK_CALLS:
-                yield f"{shown(path)}:{node.lineno}"
+        if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)):
+            continue
+        if (node.value.id, node.attr) in CLOCK_CALLS:
+            yield f"{shown(path)}:{node.lineno}"
 
 
 def test_only_the_clock_reads_the_time() -> None:

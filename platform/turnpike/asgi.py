@@ -10,7 +10,6 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "turnpike.settings")
 _django = get_asgi_application()
 
 from proxy.app import app as _proxy  # noqa: E402
-
 from turnpike.checks import refuse_unsafe  # noqa: E402
 from turnpike.contracts.paths import PROXY, plane_of  # noqa: E402
 
@@ -20,7 +19,8 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+# The libraries' own types of these three differ in ways that nobody relies on.
+AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class ControlApp:

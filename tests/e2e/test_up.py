@@ -1,5 +1,6 @@
 """`manage.py up`: from nothing to an answer, through falls and stops, with nothing left behind."""
 
+import json
 import os
 import pty
 import re
@@ -9,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 
 import pytest
 
@@ -29,9 +31,9 @@ pytestmark = pytest.mark.e2e
 def test_a_first_request_is_answered_and_charged(platform: Platform) -> None:
     status, answer = post_message(platform.base_url, platform.api_key)
 
-    assert status == 200
-    assert answer["type"] == "message"
+    assert (status, answer["type"]) == (200, "message")
     assert answer["usage"]["output_tokens"] > 0
+    assert _wait(lambda: _balance(platform) < Decimal(100))
 
 
 def test_bootstrap_prints_the_same_again(platform: Platform) -> None:
@@ -167,6 +169,14 @@ def _run_in_terminal(environment: dict[str, str]) -> tuple[int, str]:
     _, status = os.waitpid(child, 0)
     os.close(terminal)
     return os.waitstatus_to_exitcode(status), screen.decode(errors="replace")
+
+
+def _balance(platform: Platform) -> Decimal:
+    request = urllib.request.Request(
+        f"{platform.base_url}/api/v1/balance", headers={"x-api-key": platform.management_key}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return Decimal(json.loads(answer.read())["balance"])
 
 
 def _up(environment: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":

@@ -42,7 +42,7 @@ SAFE = {
     ],
 )
 def test_each_unsafe_setting_is_named_alone(change: dict[str, object], complaint: str) -> None:
-    problems = list(problems_of(Env(**{**SAFE, **change})))
+    problems = list(problems_of(Env.model_validate({**SAFE, **change})))
 
     assert len(problems) == 1
     assert complaint in problems[0]
@@ -51,9 +51,9 @@ def test_each_unsafe_setting_is_named_alone(change: dict[str, object], complaint
 
 
 def test_a_safe_environment_has_no_problems() -> None:
-    assert list(problems_of(Env(**SAFE))) == []
+    assert list(problems_of(Env.model_validate(SAFE))) == []
     https = {"public_base_url": "https://turnpike.example", "bind_host": "0.0.0.0"}
-    assert list(problems_of(Env(**{**SAFE, **https}))) == []
+    assert list(problems_of(Env.model_validate({**SAFE, **https}))) == []
 
 
 def test_this_very_process_may_start() -> None:

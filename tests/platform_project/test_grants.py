@@ -1,6 +1,5 @@
 """What the application's role may do after migrations."""
 
-from collections.abc import Iterator
 
 import pytest
 from django.db import connection
@@ -13,7 +12,7 @@ ROLE = "turnpike_app"
 
 
 @pytest.fixture
-def role() -> Iterator[str]:
+def role() -> str:
     with connection.cursor() as cursor:
         cursor.execute("SELECT rolname FROM pg_roles WHERE rolname = %s", [ROLE])
         if cursor.fetchone() is None:
