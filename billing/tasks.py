@@ -6,7 +6,7 @@ from celery import shared_task
 from django.core.cache import cache
 
 from billing.ingest.consumer import Consumer, consumer_name
-from billing.services import partitions, publication, upkeep
+from billing.services import partitions, publication, upkeep, wallet
 from billing.services.reconciliation import reconcile
 from turnpike.control.redis import redis_client
 from turnpike.kernel import clock
@@ -61,6 +61,12 @@ def refresh_wallets() -> int:
 def make_partitions() -> int:
     """Keep three months of partitions ahead."""
     return partitions.make_partitions()
+
+
+@shared_task(name="billing.tasks.expire_grants")
+def expire_grants() -> int:
+    """Take back granted credit whose time is over; returns how many grants ended."""
+    return wallet.expire_grants(at=clock.utc_now())
 
 
 @shared_task(name="billing.tasks.reconcile_usage")

@@ -43,6 +43,7 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "sweep-unposted": every(30, "billing.tasks.sweep_unposted"),
     "end-key-grace": every(30, "accounts.tasks.end_key_grace"),
     "publish-everything": every(300, "billing.tasks.publish_everything"),
+    "expire-grants": every(60, "billing.tasks.expire_grants"),
     # Housekeeping.
     "reconcile-usage": hourly("billing.tasks.reconcile_usage", minute=17),
     "make-partitions": daily("billing.tasks.make_partitions", hour=2, minute=40),
