@@ -2,6 +2,7 @@
 
 from celery import shared_task
 
+from accounts.services.audit import check_chains
 from accounts.services.keys import end_graces
 from accounts.snapshots import publish_tenant
 from turnpike.control.idempotency import purge_answers
@@ -18,6 +19,12 @@ def end_key_grace_task() -> int:
 def publish_tenant_task(tenant: int) -> bool:
     """Publish a tenant again, by hand or after Redis was away."""
     return publish_tenant(tenant)
+
+
+@shared_task(name="accounts.tasks.check_audit_chains")
+def check_audit_chains_task() -> int:
+    """Count the audit logs that were tampered with."""
+    return check_chains()
 
 
 @shared_task(name="accounts.tasks.purge_answers")

@@ -2,18 +2,22 @@
 
 import hmac
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from django.db import connection
 from django.db.models import QuerySet
 
-from accounts.models import REASON_LENGTH_MAX, AuditEvent
+from accounts.models import REASON_LENGTH_MAX, AuditEvent, Tenant
 from accounts.services.policy import lock_tenant
 from turnpike.control.caller import Caller
+from turnpike.control.scope import platform_scope
 from turnpike.env import env
 from turnpike.kernel import clock
 from turnpike.kernel.logs import mask_secrets
+
+logger = logging.getLogger(__name__)
 
 PLATFORM_CHAIN_LOCK = 7_103
 _PURPOSE = b"turnpike.audit.chain"
@@ -72,6 +76,20 @@ def find_broken_event(*, tenant: int | None) -> AuditEvent | None:
             return event
         previous = event.digest
     return None
+
+
+def check_chains() -> int:
+    """Follow every tenant's log and the platform's own; how many are broken (each is logged)."""
+    with platform_scope("accounts.check_chains"):
+        tenants: list[int | None] = [None, *Tenant.objects.values_list("pk", flat=True)]
+    broken = 0
+    for tenant in tenants:
+        with platform_scope("accounts.check_chains"):
+            event = find_broken_event(tenant=tenant)
+        if event is not None:
+            logger.error("audit.chain_broken", extra={"tenant": tenant, "event": event.pk})
+            broken += 1
+    return broken
 
 
 def _chain_of(tenant: int | None) -> QuerySet[AuditEvent]:

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from django.db import transaction
-from rest_framework.test import APIClient
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.test import APIClient, APIRequestFactory
 
 from accounts.models import ApiKey, Role, Tenant
 from accounts.urls import api
@@ -25,6 +27,7 @@ from tests.accounts.factories import (
     signed_in,
 )
 from turnpike.control.caller import Power
+from turnpike.control.drf import TenantView
 
 METHODS = ("get", "post", "put", "patch", "delete")
 ALL = {Role.OWNER, Role.ADMIN, Role.DEVELOPER, Role.BILLING, Role.VIEWER}
@@ -227,3 +230,34 @@ def test_staff_without_a_membership_and_inference_keys_stay_outside(
 
     assert _status(signed_in(make_user(is_staff=True)), method, path, rule.body) == 403
     assert _status(inference, method, path, rule.body) == 403
+
+
+class _OpenHandler(TenantView):
+    """A view whose handler checks nothing itself."""
+
+    powers = {"GET": Power.AUDIT_READ}
+
+    def get(self, _request: Request) -> Response:
+        """Answer whoever comes in."""
+        return Response({})
+
+    def post(self, _request: Request) -> Response:
+        """A method for which no power was named."""
+        return Response({})
+
+
+def test_a_view_denies_by_default_before_its_handler_runs(tenant: Tenant) -> None:
+    found = {}
+    for role in (Role.OWNER, Role.DEVELOPER):
+        for method in ("get", "post"):
+            request = getattr(APIRequestFactory(), method)("/")
+            request.user, request.session = make_member(tenant, role).user, {}
+            request._dont_enforce_csrf_checks = True
+            found[role, method] = _OpenHandler.as_view()(request).status_code
+
+    assert found == {
+        (Role.OWNER, "get"): 200,
+        (Role.OWNER, "post"): 403,
+        (Role.DEVELOPER, "get"): 403,
+        (Role.DEVELOPER, "post"): 403,
+    }

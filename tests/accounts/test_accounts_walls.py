@@ -17,6 +17,7 @@ from accounts.models import (
     Workspace,
 )
 from accounts.services.audit import find_broken_event, record_audit
+from accounts.tasks import check_audit_chains_task
 from tests.accounts.factories import (
     REASON,
     make_invite,
@@ -154,6 +155,7 @@ def test_an_untouched_chain_is_whole(tenant: Tenant, stranger: Tenant) -> None:
         record_audit(actor="system", tenant=None, action="platform.tested", target="platform")
         broken = [find_broken_event(tenant=number) for number in (tenant.pk, stranger.pk, None)]
 
+    assert check_audit_chains_task() == 0
     assert broken == [None, None, None]
 
 
@@ -179,6 +181,7 @@ def test_tampering_by_the_tables_owner_shows(tenant: Tenant, tampering: str) -> 
 
         broken = find_broken_event(tenant=tenant.pk)
 
+    assert check_audit_chains_task() == 1
     assert broken is not None
     assert broken.pk == (chain[2].pk if tampering.startswith("DELETE") else chain[1].pk)
 
