@@ -16,7 +16,6 @@ from billing.queries.requests import PublicIds, key_numbers, public_ids, workspa
 from billing.queries.usage import UsageQuery, UsageSum, sum_usage
 from turnpike.contracts import rating
 from turnpike.control.caller import Power
-from turnpike.kernel import clock
 from turnpike.kernel.errors import InvalidInput
 from turnpike.kernel.money import format_cents
 
@@ -216,14 +215,7 @@ def _usage_result(sums: Mapping[str, int], grouped: Mapping[str, Any]) -> dict[s
 
 def _envelope(page: BucketPage, results: Mapping[Any, list[dict[str, Any]]]) -> dict[str, Any]:
     return {
-        "data": [
-            {
-                "starting_at": clock.rfc3339(at),
-                "ending_at": clock.rfc3339(at + page.width),
-                "results": results.get(at, []),
-            }
-            for at in page.starts()
-        ],
+        "data": page.rows(results),
         "has_more": page.next_page is not None,
         "next_page": page.next_page,
     }

@@ -1,8 +1,10 @@
 """Buckets of time as query parameters ask for them, and pages of them."""
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from django.utils.dateparse import parse_datetime
 from rest_framework.request import Request
@@ -28,10 +30,18 @@ class BucketPage:
     width: timedelta
     next_page: str | None
 
-    def starts(self) -> list[datetime]:
-        """When each bucket begins, the oldest first."""
+    def rows(self, results: Mapping[datetime, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        """Every bucket with its results, the oldest first; empty ones included."""
         count = (self.until - self.since) // self.width
-        return [self.since + number * self.width for number in range(count)]
+        starts = [self.since + number * self.width for number in range(count)]
+        return [
+            {
+                "starting_at": clock.rfc3339(at),
+                "ending_at": clock.rfc3339(at + self.width),
+                "results": results.get(at, []),
+            }
+            for at in starts
+        ]
 
 
 def read_buckets(

@@ -96,19 +96,7 @@ class UsageView(TenantView):
             results.setdefault(row.bucket_at, []).append(
                 {**words, **_numbers(row), "currency": wallet.currency}
             )
-        return Response(
-            {
-                "data": [
-                    {
-                        "starting_at": clock.rfc3339(at),
-                        "ending_at": clock.rfc3339(at + page.width),
-                        "results": results.get(at, []),
-                    }
-                    for at in page.starts()
-                ],
-                "next_cursor": page.next_page,
-            }
-        )
+        return Response({"data": page.rows(results), "next_cursor": page.next_page})
 
 
 def _numbers(row: UsageSum) -> dict[str, Any]:

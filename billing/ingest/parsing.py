@@ -9,7 +9,7 @@ import hashlib
 import json
 from uuid import UUID
 
-from billing.services.rollups import ID_SLACK
+from billing.queries.usage import ID_SLACK
 from billing.services.usage import Incoming
 from turnpike.contracts.rating import BASIS_POINTS, COUNT_MAX
 from turnpike.contracts.usage import STATUS_OF_RANK, UsageEvent

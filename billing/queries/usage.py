@@ -10,8 +10,9 @@ from django.db import connection
 from billing.models.usage import CHARGE_COLUMNS, NUMBER_COLUMNS
 from turnpike.kernel import ids
 
-MINUTE = timedelta(minutes=1)
+BUCKET = timedelta(minutes=15)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Ids are made when requests start; parsing refuses events where the two are further apart.
 ID_SLACK = timedelta(days=1)
 WORDS = ("workspace_id", "api_key_id", "model", "tier", "context_window")
 SUMS = ("requests", *NUMBER_COLUMNS)
@@ -43,6 +44,17 @@ class UsageSum:
         return {name: self.sums[column] for name, column in CHARGE_COLUMNS.items()}
 
 
+def requests_once(condition: str) -> str:
+    """SQL of one row a request: its newest words, the sums of its revisions, its start as `at`."""
+    sums = ", ".join(f"sum({name}) OVER revisions AS {name}" for name in NUMBER_COLUMNS)
+    return (
+        "SELECT DISTINCT ON (request_id) tenant_id, started_at AS at,"  # noqa: S608 - our names
+        f" {', '.join(WORDS)}, 1 AS requests, {sums}"
+        f" FROM billing_usage_event WHERE {condition}"
+        " WINDOW revisions AS (PARTITION BY request_id) ORDER BY request_id, revision DESC"
+    )
+
+
 def floor_to(at: datetime, width: timedelta) -> datetime:
     """The start of the bucket (UTC) that contains an instant."""
     return EPOCH + (at - EPOCH) // width * width
@@ -54,7 +66,7 @@ def sum_usage(query: UsageQuery) -> list[UsageSum]:
     assert set(query.only) <= set(WORDS)
     words = "".join(f", {name}" for name in query.group_by)
     conditions = "".join(f" AND {name} = ANY(%({name})s)" for name in query.only)
-    source = _EVENTS if query.width < timedelta(minutes=15) else _ROLLUPS
+    source = _EVENTS if query.width < BUCKET else _ROLLUPS
     totals = ", ".join(f"sum({name})::bigint" for name in SUMS)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -87,11 +99,7 @@ _ROLLUPS = f"""
 SELECT bucket_at AS at, {", ".join(WORDS)}, {", ".join(SUMS)} FROM billing_usage_rollup
 WHERE tenant_id = %(tenant)s AND bucket_at >= %(since)s AND bucket_at < %(until)s
 """  # noqa: S608 - our names
-_EVENTS = f"""
-SELECT DISTINCT ON (request_id) started_at AS at, {", ".join(WORDS)}, 1 AS requests,
-  {", ".join(f"sum({name}) OVER revisions AS {name}" for name in NUMBER_COLUMNS)}
-FROM billing_usage_event
-WHERE tenant_id = %(tenant)s AND request_id >= %(first)s AND request_id < %(last)s
-  AND started_at >= %(since)s AND started_at < %(until)s
-WINDOW revisions AS (PARTITION BY request_id) ORDER BY request_id, revision DESC
-"""  # noqa: S608 - our names
+_EVENTS = requests_once(
+    "tenant_id = %(tenant)s AND request_id >= %(first)s AND request_id < %(last)s"
+    " AND started_at >= %(since)s AND started_at < %(until)s"
+)

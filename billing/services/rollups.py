@@ -16,14 +16,11 @@ from uuid import UUID
 from django.db import connection
 
 from billing.models.usage import NUMBER_COLUMNS
+from billing.queries.usage import BUCKET, ID_SLACK, floor_to, requests_once
 from billing.services.periods import month_of
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import ids
 
-BUCKET = timedelta(minutes=15)
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Ids are made when requests start; parsing refuses events where the two are further apart.
-ID_SLACK = timedelta(days=1)
 DIMENSIONS = (
     "tenant_id",
     "bucket_at",
@@ -79,7 +76,7 @@ class RollupDifference:
 
 def bucket_of(at: datetime) -> datetime:
     """The start of the quarter of an hour that contains an instant."""
-    return EPOCH + (at - EPOCH) // BUCKET * BUCKET
+    return floor_to(at, BUCKET)
 
 
 def add_to_rollups(changes: Iterable[RollupChange]) -> None:
@@ -197,22 +194,14 @@ ON CONFLICT ({", ".join(DIMENSIONS)}) DO UPDATE SET {_SUMS}
 """  # noqa: S608 - our names
 _DROP_EMPTY_ROLLUPS = "DELETE FROM billing_usage_rollup WHERE tenant_id = ANY(%s) AND requests = 0"
 
-# One row per request: its newest words, the sum of its numbers. Times are rounded by date_bin.
-_WORDS = ("tenant_id", "workspace_id", "api_key_id", "model", "tier", "context_window")
+_SPAN = "request_id >= %s AND request_id < %s AND started_at >= %s AND started_at < %s"
 _REBUILT = f"""
-SELECT tenant_id, date_bin('15 minutes', started_at, 'epoch') AS bucket_at, workspace_id,
+SELECT tenant_id, date_bin('15 minutes', at, 'epoch') AS bucket_at, workspace_id,
   api_key_id, model, tier, context_window, count(*) AS requests,
   {", ".join(f"sum({name})::bigint AS {name}" for name in NUMBER_COLUMNS)}
-FROM (
-  SELECT DISTINCT ON (request_id) request_id, started_at, {", ".join(_WORDS)},
-    {", ".join(f"sum({name}) OVER revisions AS {name}" for name in NUMBER_COLUMNS)}
-  FROM billing_usage_event WHERE request_id >= %s AND request_id < %s
-    AND started_at >= %s AND started_at < %s
-  WINDOW revisions AS (PARTITION BY request_id)
-  ORDER BY request_id, revision DESC
-) AS requests_once
-GROUP BY tenant_id, date_bin('15 minutes', started_at, 'epoch'), workspace_id, api_key_id, model,
-  tier, context_window
+FROM ({requests_once(_SPAN)}) AS requests_once
+GROUP BY tenant_id, date_bin('15 minutes', at, 'epoch'), workspace_id, api_key_id, model, tier,
+  context_window
 """  # noqa: S608 - our names
 _VALUES = ", ".join(("requests", *NUMBER_COLUMNS))
 _COMPARE = f"""
