@@ -33,16 +33,16 @@ def test_counters_and_gauges_are_exposed() -> None:
     metrics.refusals.labels("credit").inc()
     metrics.refusals.labels("credit").inc(2)
     metrics.refusals.labels('a"b\\c\nd').inc()
-    metrics.streams_open.inc()
-    metrics.streams_open.inc()
-    metrics.streams_open.dec()
+    metrics.requests_open.inc()
+    metrics.requests_open.inc()
+    metrics.requests_open.dec()
     metrics.events_unconfirmed.set(7)
 
     samples = samples_of(metrics.render())
 
     assert samples["turnpike_refusals_total", ("credit",)] == 3
     assert samples["turnpike_refusals_total", ('a"b\\c\nd',)] == 1
-    assert samples["turnpike_streams_open", ()] == 1
+    assert samples["turnpike_requests_open", ()] == 1
     assert samples["turnpike_events_unconfirmed", ()] == 7
     assert samples["turnpike_reaped_total", ()] == 0
 
@@ -97,7 +97,7 @@ def work_and_leave(folder: Path) -> None:
     shared = SharedMetrics(metrics, folder)
     metrics.refusals.labels("credit").inc(5)
     metrics.admit_seconds.observe(0.003)
-    metrics.streams_open.inc(3)
+    metrics.requests_open.inc(3)
     shared.flush()
     os._exit(0)
 
@@ -108,7 +108,7 @@ def test_counters_of_workers_that_are_gone_are_kept_and_their_gauges_are_not(
     metrics = Metrics()
     shared = SharedMetrics(metrics, tmp_path)
     metrics.refusals.labels("credit").inc()
-    metrics.streams_open.inc()
+    metrics.requests_open.inc()
     spawn = multiprocessing.get_context("spawn")
     for _ in range(2):
         process = spawn.Process(target=work_and_leave, args=(tmp_path,))
@@ -121,7 +121,7 @@ def test_counters_of_workers_that_are_gone_are_kept_and_their_gauges_are_not(
     for samples in rendered:
         assert samples["turnpike_refusals_total", ("credit",)] == 11
         assert samples["turnpike_admit_seconds_count", ()] == 2
-        assert samples["turnpike_streams_open", ()] == 1
+        assert samples["turnpike_requests_open", ()] == 1
     assert sorted(path.name for path in tmp_path.glob("*.json")) == [
         f"{os.getpid()}.json",
         "ended.json",
@@ -131,12 +131,12 @@ def test_counters_of_workers_that_are_gone_are_kept_and_their_gauges_are_not(
 def test_two_workers_that_live_are_added_up(tmp_path: Path) -> None:
     metrics = Metrics()
     shared = SharedMetrics(metrics, tmp_path)
-    metrics.streams_open.inc(2)
+    metrics.requests_open.inc(2)
     shared.flush()
     # The parent process lives as long as this test: its file stands for another worker's.
     (tmp_path / f"{os.getpid()}.json").replace(tmp_path / f"{os.getppid()}.json")
 
-    assert samples_of(shared.render())["turnpike_streams_open", ()] == 4
+    assert samples_of(shared.render())["turnpike_requests_open", ()] == 4
 
 
 def test_a_process_with_the_number_of_one_before_keeps_its_counters(tmp_path: Path) -> None:
