@@ -18,6 +18,22 @@ local wallet, budgets, unposted, open = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local posted, version, limit = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local tenant, spent = ARGV[4], cjson.decode(ARGV[5])
 
+-- Once a day: counters of days and months that are over.
+local function drop_old_counters()
+  local day = ''
+  for name in pairs(spent) do
+    local period = string.match(name, ':(%d+%-%d+%-%d+)$')
+    if period and period > day then day = period end
+  end
+  if day == '' or redis.call('HGET', budgets, 'day') == day then return end
+  for _, field in ipairs(redis.call('HKEYS', budgets)) do
+    if string.sub(field, 1, 2) == 's:' and not spent[string.sub(field, 3)] then
+      redis.call('HDEL', budgets, field)
+    end
+  end
+  redis.call('HSET', budgets, 'day', day)
+end
+
 local function publish_values()
   if version > tonumber(redis.call('HGET', wallet, 'ver') or '-1') then
     redis.call('HSET', wallet, 'posted', I(posted), 'ver', I(version), 'limit', I(limit))
@@ -25,6 +41,7 @@ local function publish_values()
   if version > tonumber(redis.call('HGET', budgets, 'ver') or '-1') then
     redis.call('HSET', budgets, 'ver', I(version))
     for name, micros in pairs(spent) do redis.call('HSET', budgets, 's:' .. name, I(micros)) end
+    drop_old_counters()
   end
 end
 
