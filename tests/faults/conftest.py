@@ -110,10 +110,17 @@ class Running:
     seen: Seen
     task: "asyncio.Task[Seen]"
 
-    def leave(self) -> None:
+    async def end(self) -> Seen:
+        """Read to the end."""
+        seen = await self.task
+        self.connection.close()
+        return seen
+
+    async def leave(self) -> None:
         """Hang up."""
         self.task.cancel()
         self.connection.close()
+        await asyncio.gather(self.task, return_exceptions=True)
 
 
 BODY: dict[str, Any] = {

@@ -1,8 +1,6 @@
-"""One of many client processes: asks until so many answers came, and prints when each one ran.
+"""One of many client processes: asks until so many answers came, and prints when each one began.
 
-The arguments are the gateway's port, a key, and the number of answers. A span begins when the
-headers are there, which is after admission, and ends with the last byte, which is before the slot
-is free again.
+The arguments are the gateway's port, a key, and the number of answers.
 """
 
 import asyncio
@@ -18,19 +16,19 @@ async def main() -> None:
     """Ask, note, print."""
     port, key, wanted = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     connection = Connection(port)
-    spans: list[tuple[int, int]] = []
+    begun_at_us: dict[str, int] = {}
     refused = 0
-    while len(spans) < wanted:
+    while len(begun_at_us) < wanted:
         seen = Seen(tenant="", is_stream=True, orders="tokens=40; pace_ms=20")
         await connection.ask(seen, key=key, body=BODY)
         if seen.is_answered:
-            spans.append((seen.head_at_us, seen.ended_at_us))
+            begun_at_us[seen.request_id] = seen.head_at_us
         else:
             assert seen.status == 429, seen
             refused += 1
             await asyncio.sleep(RETRY_SECONDS)
     connection.close()
-    sys.stdout.write(json.dumps({"spans": spans, "refused": refused}) + "\n")
+    sys.stdout.write(json.dumps({"begun_at_us": begun_at_us, "refused": refused}) + "\n")
 
 
 BODY = {

@@ -34,7 +34,7 @@ async def test_a_killed_worker_leaves_an_observed_event_within_bounds(world: Wor
     running = await world.stream("rich")
 
     os.kill(worker_of(world, running), signal.SIGKILL)
-    seen = await running.task
+    seen = await running.end()
     event = await world.event_of_rank(seen, OBSERVED)
 
     assert seen.broke
@@ -53,7 +53,7 @@ async def test_a_killed_worker_without_its_journal_is_settled_by_its_last_beat(
     (journal,) = world.cluster.journal_dir.glob(f"*-{worker}-*")
     shutil.rmtree(journal)
     os.kill(worker, signal.SIGKILL)
-    seen = await running.task
+    seen = await running.end()
     event = await world.event_of_rank(seen, ESTIMATED)
 
     assert (event.rank, event.revisions) == (ESTIMATED, 1)
@@ -71,10 +71,10 @@ async def test_a_frozen_worker_is_reaped_and_revises_its_event_once(world: World
     # Its lease is over, so its slot is free; the worker that wakes must not take it back.
     other = await world.stream("one slot", tokens=400)
     os.kill(worker, signal.SIGCONT)
-    seen = await running.task
+    seen = await running.end()
     revised = await world.event_of_rank(seen, REPORTED)
     slots = world.slots("one slot")
-    other.leave()
+    await other.leave()
 
     assert (reaped.rank, reaped.revisions) == (ESTIMATED, 1)
     assert seen.is_answered
@@ -95,7 +95,7 @@ async def test_a_reload_ends_running_streams_normally_and_refuses_no_connection(
     short: list[Seen] = []
     while before & set(world.cluster.worker_pids()) or len(short) < SHORT_REQUESTS:
         short.append(await world.ask("rich", max_tokens=8))
-    ended = [await running.task for running in streams]
+    ended = [await running.end() for running in streams]
 
     assert [seen.is_answered for seen in ended] == [True] * len(streams)
     assert [seen for seen in short if not seen.is_answered] == []
@@ -112,7 +112,7 @@ async def test_a_stopped_worker_ends_its_streams_while_the_other_takes_the_rest(
     while worker in world.cluster.worker_pids() or len(short) < SHORT_REQUESTS:
         short.append(await world.ask("rich", max_tokens=8))
 
-    assert (await running.task).is_answered
+    assert (await running.end()).is_answered
     assert [seen for seen in short if not seen.is_answered] == []
 
 
@@ -120,7 +120,7 @@ async def test_a_stopped_gateway_ends_its_streams_and_leaves_no_journal(world: W
     streams = [await world.stream("rich", tokens=60) for _ in range(4)]
 
     await asyncio.to_thread(world.cluster.stop_gateway)
-    ended = [await running.task for running in streams]
+    ended = [await running.end() for running in streams]
     left = [path.name for path in world.cluster.journal_dir.glob("*/*.log")]
     world.cluster.start_gateway()
 
@@ -135,7 +135,7 @@ async def test_an_unwritable_journal_refuses_the_new_and_settles_the_running(wor
     running = await world.stream("rich", tokens=60)
 
     with full_disk(world.cluster.worker_pids()):
-        await until(lambda: running.task.done())
+        await running.end()
         refused = [await world.ask("rich") for _ in range(4)]
         event = await world.event_of_rank(running.seen, REPORTED)
 
