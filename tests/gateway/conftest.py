@@ -75,64 +75,7 @@ class World:
             workspaces={str(WORKSPACE): WorkspaceSnapshot(workspace_id="wrkspc_01x")},
         )
         self.terms = TenantTerms(tier="pro", book=1)
-        sealed = sealing.seal("upstream-secret", place=credential_place(5), master_keys=MASTER_KEYS)
-        self.plane = PlaneSnapshot(
-            tiers={
-                "pro": TierSnapshot(
-                    tier="pro",
-                    name="Pro",
-                    limits=Limits(
-                        requests_per_minute=200, tokens_per_minute=400_000, concurrency=40
-                    ),
-                )
-            },
-            models={
-                SONNET: ModelSnapshot(
-                    model=SONNET,
-                    display_name="Sonnet 4.6",
-                    created_at="2026-02-17T00:00:00Z",
-                    aliases=("claude-sonnet-latest",),
-                ),
-                "claude-3-5-sonnet-20241022": ModelSnapshot(
-                    model="claude-3-5-sonnet-20241022",
-                    display_name="Sonnet 3.5",
-                    created_at="2024-10-22T00:00:00Z",
-                    lifecycle="retired",
-                    aliases=("claude-3-5-sonnet-latest", "claude-3.5-sonnet"),
-                    successor=SONNET,
-                ),
-                "claude-unpriced-1": ModelSnapshot(
-                    model="claude-unpriced-1", display_name="Unpriced"
-                ),
-            },
-            prices=(
-                PriceSet(
-                    price_set=3,
-                    book=1,
-                    from_us=0,
-                    prices={
-                        SONNET: prices_of(SONNET_PRICES),
-                        "claude-3-5-sonnet-20241022": prices_of(SONNET_PRICES),
-                        "*": (Price(component="web_search", nano_per_unit=10_000_000),),
-                    },
-                ),
-            ),
-            routes={
-                SONNET: (Candidate(upstream=9, upstream_model=SONNET),),
-                "claude-unpriced-1": (Candidate(upstream=9, upstream_model="claude-unpriced-1"),),
-            },
-            upstreams={
-                "9": UpstreamSnapshot(
-                    upstream=9,
-                    name="simulator",
-                    kind="anthropic",
-                    base_url=f"http://127.0.0.1:{simulator_port}",
-                    credentials=(CredentialSnapshot(credential=5, sealed=sealed),),
-                    is_simulator=True,
-                    send_request_id=True,
-                )
-            },
-        )
+        self.plane = plane_of(simulator_port)
         self.set_wallet(posted_micro=100_000_000)
         self.publish_plane()
         self.publish()
@@ -201,6 +144,68 @@ class World:
     def open_records(self) -> int:
         """How many requests are open."""
         return int(self.redis.zcard(keyspace.open_requests(keyspace.shard_of(TENANT))))
+
+
+def plane_of(simulator_port: int) -> PlaneSnapshot:
+    """One tier, three models of which one has no price, and the simulator."""
+    sealed = sealing.seal("upstream-secret", place=credential_place(5), master_keys=MASTER_KEYS)
+    return PlaneSnapshot(
+        tiers={
+            "pro": TierSnapshot(
+                tier="pro",
+                name="Pro",
+                limits=Limits(requests_per_minute=200, tokens_per_minute=400_000, concurrency=40),
+            )
+        },
+        models=_models(),
+        prices=(
+            PriceSet(
+                price_set=3,
+                book=1,
+                from_us=0,
+                prices={
+                    SONNET: prices_of(SONNET_PRICES),
+                    "claude-3-5-sonnet-20241022": prices_of(SONNET_PRICES),
+                    "*": (Price(component="web_search", nano_per_unit=10_000_000),),
+                },
+            ),
+        ),
+        routes={
+            SONNET: (Candidate(upstream=9, upstream_model=SONNET),),
+            "claude-unpriced-1": (Candidate(upstream=9, upstream_model="claude-unpriced-1"),),
+        },
+        upstreams={
+            "9": UpstreamSnapshot(
+                upstream=9,
+                name="simulator",
+                kind="anthropic",
+                base_url=f"http://127.0.0.1:{simulator_port}",
+                credentials=(CredentialSnapshot(credential=5, sealed=sealed),),
+                is_simulator=True,
+                send_request_id=True,
+            )
+        },
+    )
+
+
+def _models() -> dict[str, ModelSnapshot]:
+    return {
+        SONNET: ModelSnapshot(
+            model=SONNET,
+            display_name="Sonnet 4.6",
+            created_at="2026-02-17T00:00:00Z",
+            aliases=("claude-sonnet-latest",),
+        ),
+        "claude-3-5-sonnet-20241022": ModelSnapshot(
+            model="claude-3-5-sonnet-20241022",
+            display_name="Sonnet 3.5",
+            created_at="2024-10-22T00:00:00Z",
+            lifecycle="retired",
+            aliases=("claude-3-5-sonnet-latest", "claude-3.5-sonnet"),
+            successor=SONNET,
+        ),
+        "claude-unpriced-1": ModelSnapshot(model="claude-unpriced-1", display_name="Unpriced"),
+    }
 
 
 def prices_of(dollars: Mapping[str, float], variant: str = "standard") -> tuple[Price, ...]:
