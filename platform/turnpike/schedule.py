@@ -46,5 +46,7 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "expire-grants": every(60, "billing.tasks.expire_grants"),
     # Housekeeping.
     "reconcile-usage": hourly("billing.tasks.reconcile_usage", minute=17),
+    "check-audit-chains": daily("accounts.tasks.check_audit_chains", hour=3, minute=10),
+    "purge-answers": daily("accounts.tasks.purge_answers", hour=3, minute=40),
     "make-partitions": daily("billing.tasks.make_partitions", hour=2, minute=40),
 }
