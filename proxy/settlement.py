@@ -99,12 +99,11 @@ class Settlement:
 
     async def settle(self, ended: Ended) -> None:
         """Free the slot, true up and append the event; what fails now is sent again later."""
-        self._outbox[ended.rid] = ended
-        await self._send(ended)
+        await self._send(self._keep(ended))
 
     def adopt(self, ended: Ended) -> None:
         """Take over what a dead worker ended; the next round asks whether it is posted already."""
-        self._outbox[ended.rid] = ended
+        self._keep(ended)
 
     async def confirm(self) -> None:
         """Forget what is posted, and send again what should be by now. May raise RedisAway."""
@@ -124,6 +123,15 @@ class Settlement:
         for ended in list(self._outbox.values()):
             METRICS.events_resent.inc()
             await self._send(ended)
+
+    def _keep(self, ended: Ended) -> Ended:
+        """Put an end into the outbox unless a better one of the request is there; which one is."""
+        known = self._outbox.get(ended.rid)
+        if known is not None and known.rank >= ended.rank:
+            # A reaper knows less than the journal that this worker has adopted.
+            return known
+        self._outbox[ended.rid] = ended
+        return ended
 
     async def _send(self, ended: Ended) -> None:
         ended.sent_at = self._monotonic()

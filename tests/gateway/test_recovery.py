@@ -217,6 +217,23 @@ async def test_request_without_worker_and_journal_is_reaped_as_estimated(
     dead.die()
 
 
+async def test_reaper_does_not_displace_the_journal_that_this_worker_adopted(
+    dead: DeadWorker, gateway: Any, world: Any
+) -> None:
+    dead.write("S", b'"n":1,"upstream":9')
+    dead.write_progress(USAGE, chars=41)
+    dead.die()
+    gate = gateway.app._gateway
+    await gate.recovery.adopt_journals()
+
+    await gate.recovery._reap_one(keyspace.shard_of(7), "7", dead.rid)
+
+    assert [event.rank for event in world.events()] == [2]
+    world.redis.hset(keyspace.record(7, dead.rid), "posted", 2)
+    await gate.settlement.confirm()
+    assert gate.settlement.unconfirmed == 0
+
+
 async def test_own_running_request_is_never_reaped(gateway: Any, world: Any) -> None:
     task = asyncio.create_task(gateway.post(x_simulator="delay_ms=300"))
     shard = keyspace.shard_of(7)
