@@ -49,8 +49,9 @@ lock: $(VENV)/ready-dev ## Write requirements*.txt anew from platform/lock
 bench: $(VENV)/ready-dev ## Compare the data plane's cost with nginx's; ARGS=--json for programs
 	$(BIN)/python -m bench $(ARGS)
 
-storm: $(VENV)/ready-dev ## The long seeded fault storm; STORM_SEED= and STORM_SECONDS= choose one
-	STORM_SECONDS=$${STORM_SECONDS:-300} $(BIN)/python -m pytest tests/storm -n 0 --timeout=1800 -s $(ARGS)
+storm: $(VENV)/ready-dev ## The long seeded fault storm; SEED=number replays one, SECONDS=300 is its length
+	STORM_SEED=$${SEED:-$$RANDOM} STORM_SECONDS=$(or $(SECONDS),300) \
+		$(BIN)/python -m pytest tests/storm -n 0 --timeout=0 -s $(ARGS)
 
 test-clients: $(VENV)/ready-dev ## Other people's clients, in environments of their own
 	$(BIN)/python -m pytest tests/clients -n 0 --timeout=900 $(ARGS)

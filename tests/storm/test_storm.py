@@ -1,6 +1,6 @@
 """Exactly once, by a seeded storm: everything is killed, and every request is charged once.
 
-STORM_SECONDS and STORM_SEED make it longer or replay one; `make storm` sets them.
+`make storm SEED=… SECONDS=…` replays one, or makes it longer.
 """
 
 import os
@@ -18,6 +18,7 @@ SECONDS = float(os.environ.get("STORM_SECONDS") or 60)
 SEED = int(os.environ.get("STORM_SEED") or 2)
 WORKERS = 3
 PROBLEMS_SHOWN = 20
+LOGS = ("gateway", "ingest-0", "ingest-1", "control")
 
 
 def test_the_same_seed_gives_the_same_schedule() -> None:
@@ -27,23 +28,30 @@ def test_the_same_seed_gives_the_same_schedule() -> None:
 
 @pytest.mark.e2e
 @pytest.mark.timeout(SECONDS + 180)
+@pytest.mark.parametrize("seed", [SEED], ids=lambda seed: f"seed-{seed}")
 def test_every_request_is_charged_exactly_once_through_a_storm(
-    capsys: pytest.CaptureFixture[str],
+    seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    tell(capsys, f"\nstorm of {SECONDS:.0f} s, replayed by `make storm SEED={seed}`\n")
     with running_cluster(tenants=TENANTS, workers=WORKERS) as (cluster, keys):
-        verdict = run_storm(cluster, keys, seed=SEED, seconds=SECONDS)
-        logs = {name: cluster.log(name) for name in ("gateway", "ingest-0", "control")}
+        verdict = run_storm(cluster, keys, seed=seed, seconds=SECONDS)
+        logs = "\n".join(cluster.log(name) for name in LOGS)
 
-    with capsys.disabled():
-        sys.stdout.write(table_of(verdict))
+    tell(capsys, table_of(verdict))
     report = "\n".join(verdict.problems[:PROBLEMS_SHOWN])
     assert not verdict.problems, f"{len(verdict.problems)} problems\n{report}\n{logs}"
     assert verdict.counts["answered"] > SECONDS
-    assert verdict.counts["kill gateway worker"] > 0
+    assert verdict.counts["events reported"] > SECONDS
+
+
+def tell(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """Say something to whoever runs the storm, whatever becomes of it."""
+    with capsys.disabled():
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def table_of(verdict: Verdict) -> str:
-    """The figures of a storm, and how to see it again."""
-    lines = [f"{name:36} {count:>12,}" for name, count in sorted(verdict.counts.items())]
-    head = f"\nstorm of {SECONDS:.0f} s, STORM_SEED={SEED}"
-    return "\n".join([head, *lines, ""])
+    """The figures of a storm."""
+    rows = sorted(verdict.counts.items())
+    return "\n".join([*(f"{name:36} {count:>14,}" for name, count in rows), ""])
