@@ -53,6 +53,7 @@ def _empty_cache(request: pytest.FixtureRequest) -> None:
             client.flushdb()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share the running platform share the worker that started it."""
     for item in items:

@@ -167,5 +167,5 @@ os.kill(os.getpid(), signal.SIGKILL)
 
     assert answer.returncode == -signal.SIGKILL
     child = int(answer.stdout)
-    assert process.wait_until(lambda: process.started_at_ticks(child) is None, seconds_max=5)
+    assert process.wait_until(lambda: process.started_at_ticks(child) is None, seconds_max=30)
     assert log_of(state) == ["stopped"]
