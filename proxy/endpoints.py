@@ -63,9 +63,10 @@ class Endpoints:
             await send_error(send, error, ask.request_id)
         except ClientGone:
             METRICS.clients_gone.inc()
-        except (ConnectionError, OSError):
+        except Exception:
             status = 500
             logger.exception("request.failed", extra={"request_id": ask.request_id})
+            # Refused by the server when the answer has begun; it then closes the connection.
             await send_error(send, _internal(), ask.request_id)
         name = path if path in NAMED_PATHS else "other"
         METRICS.requests.labels(name, str(status)).inc()

@@ -45,8 +45,9 @@ class Exchange:
     is_ended_elsewhere: bool = False
     is_given_back: bool = False  # platform or upstream caused the void: its request is not counted
     is_client_gone: bool = False
+    is_drained: bool = False  # once the client is gone, read on: the upstream bills it anyway
     stopped_by: ApiError | None = None
-    close_upstream: Callable[[], None] | None = None
+    close_upstream: Callable[[], object] | None = None
     _usage_version: int = -1
     _usage_json: bytes = b"{}"
     _lines: list[rating.UsageLine] | None = None
@@ -61,6 +62,11 @@ class Exchange:
             if self.meter is not None and self.meter.has_started
             else NO_USAGE
         )
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether somebody ended it before its time: the client, or we."""
+        return self.stopped_by is not None or (self.is_client_gone and not self.is_drained)
 
     def begin_attempt(self, upstream: int, credential: int | None) -> int:
         """Count one more try; its number."""
@@ -90,6 +96,8 @@ class Exchange:
         """End the stream early: the reason goes to the client, None means that it has left."""
         if reason is None:
             self.is_client_gone = True
+            if self.is_drained:
+                return
         elif self.stopped_by is None:
             self.stopped_by = reason
         if self.close_upstream is not None:

@@ -78,6 +78,11 @@ class Pipeline:
             await self._ending.end(exchange)
             error.headers = (*error.headers, *self._headers(exchange))
             raise
+        except Exception:
+            # A mistake of ours must not leak a slot or a hold, nor lose what the upstream bills.
+            logger.exception("request.broken", extra={"rid": exchange.rid})
+            await self._end_broken(exchange)
+            raise
         finally:
             self._keeper.remove(exchange)
 
@@ -90,12 +95,26 @@ class Pipeline:
             request_id=exchange.request_id,
             is_stream=body.is_stream,
         )
+        # A stream ends when its client leaves. A JSON answer is billed in full: reading goes on.
+        watch = (
+            asyncio.ensure_future(wait_for_disconnect(receive, lambda: exchange.stop(None)))
+            if body.is_stream
+            else None
+        )
+        try:
+            await self._try_hops(call, exchange, body, send)
+        finally:
+            if watch is not None:
+                watch.cancel()
+
+    async def _try_hops(
+        self, call: Call, exchange: Exchange, body: MessagesBody, send: Send
+    ) -> None:
         hops = exchange.route.hops
         index = 0
         while True:
-            hop = hops[index]
             try:
-                await self._attempt(hop, call, exchange, body, receive, send)
+                await self._attempt(hops[index], call, exchange, body, send)
             except AttemptFailed as failure:
                 exchange.end_attempt(
                     failure.outcome, upstream_request_id=failure.upstream_request_id
@@ -114,21 +133,40 @@ class Pipeline:
         call: Call,
         exchange: Exchange,
         body: MessagesBody,
-        receive: Receive,
         send: Send,
     ) -> None:
         exchange.begin_attempt(hop.upstream.upstream, self._forwarder.credential_of(hop))
         self._write_begin(exchange)
         if len(exchange.attempts) == 1:
             METRICS.own_seconds.observe(clock.monotonic_seconds() - exchange.begun_at)
-        response = await self._forwarder.open(hop, call, body.to_upstream(hop.upstream_model))
+        response = await self._open(hop, call, exchange, body.to_upstream(hop.upstream_model))
         exchange.outcome.http_status = response.status
         if response.status >= 400:
             await self._relay_refusal(exchange, response, send)
         elif body.is_stream and _is_event_stream(response):
-            await self._stream(hop, exchange, response, receive, send)
+            await self._stream(hop, exchange, response, send)
         else:
             await self._answer(hop, exchange, response, send)
+
+    async def _open(
+        self, hop: Hop, call: Call, exchange: Exchange, body: bytes
+    ) -> UpstreamResponse:
+        """Open the attempt; a client that leaves, or a stop, ends the wait for its answer."""
+        task = asyncio.current_task()
+        assert task is not None
+        exchange.is_drained = hop.upstream.on_disconnect == "drain"
+        exchange.close_upstream = task.cancel
+        try:
+            response = await self._forwarder.open(hop, call, body)
+        except asyncio.CancelledError:
+            if not exchange.is_stopped:
+                raise
+            task.uncancel()
+            raise _given_up(exchange) from None
+        finally:
+            exchange.close_upstream = None
+        exchange.close_upstream = response.close
+        return response
 
     async def _answer(
         self, hop: Hop, exchange: Exchange, response: UpstreamResponse, send: Send
@@ -183,16 +221,18 @@ class Pipeline:
         hop: Hop,
         exchange: Exchange,
         response: UpstreamResponse,
-        receive: Receive,
         send: Send,
     ) -> None:
         meter = exchange.meter = StreamMeter(max_tokens=exchange.max_tokens)
         silence_seconds = hop.upstream.silence_timeout_seconds
-        first = await _first_chunk(response, meter, silence_seconds)
+        try:
+            first = await _first_chunk(response, meter, silence_seconds)
+        except AttemptFailed:
+            if exchange.is_stopped:
+                raise _given_up(exchange) from None
+            raise
         exchange.outcome.ttft_us = self._first_byte_us(exchange)
-        exchange.close_upstream = None if hop.upstream.on_disconnect == "drain" else response.close
         headers = [*upstream_response_headers(response.headers), *self._headers(exchange)]
-        watch = asyncio.ensure_future(wait_for_disconnect(receive, lambda: exchange.stop(None)))
         try:
             await send(
                 {"type": "http.response.start", "status": response.status, "headers": headers}
@@ -207,7 +247,6 @@ class Pipeline:
                 silence_seconds=silence_seconds,
             )
         finally:
-            watch.cancel()
             response.close()
         self._conclude(exchange, response, is_final=_is_final(meter, end))
         ended = await self._ending.write_down(exchange)
@@ -215,6 +254,15 @@ class Pipeline:
             tail = _tail(exchange, end)
             await send({"type": "http.response.body", "body": tail, "more_body": False})
         await self._settlement.settle(ended)
+
+    async def _end_broken(self, exchange: Exchange) -> None:
+        meter = exchange.meter
+        if exchange.outcome.rank == words.RANK_VOID and meter is not None and meter.has_started:
+            exchange.outcome.rank = words.RANK_OBSERVED
+            exchange.outcome.usage = meter.observed_usage()
+            exchange.end_attempt(words.OUTCOME_CUT, usage=exchange.outcome.usage)
+        exchange.outcome.error_type = "api_error"
+        await self._ending.end(exchange)
 
     def _conclude(self, exchange: Exchange, response: UpstreamResponse, *, is_final: bool) -> None:
         meter = exchange.meter
@@ -303,6 +351,12 @@ async def _first_chunk(
             upstream_request_id=header_of(response.headers, b"request-id"),
         )
     return chunk
+
+
+def _given_up(exchange: Exchange) -> AttemptFailed:
+    """The attempt was ended from our side before anything came: it may have been billed to us."""
+    error = exchange.stopped_by or overloaded("The request was given up.", reason="given_up")
+    return AttemptFailed(error, outcome=words.OUTCOME_UNKNOWN, may_try_next=False)
 
 
 def _next_hop(index: int, failure: AttemptFailed, *, tries: int, hops: int) -> int:

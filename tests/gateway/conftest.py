@@ -18,6 +18,7 @@ from uvicorn.server import ServerState
 
 from proxy.app import App
 from proxy.config import ProxyConfig
+from proxy.http_protocol import HttpProtocol
 from simulator.__main__ import EagerProtocol
 from simulator.app import Simulator
 from simulator.state import State
@@ -252,9 +253,7 @@ class Gateway:
 
 
 @contextlib.asynccontextmanager
-async def served(
-    app: Any, protocol: type[HttpToolsProtocol] = HttpToolsProtocol
-) -> AsyncIterator[int]:
+async def served(app: Any, protocol: type[HttpToolsProtocol] = HttpProtocol) -> AsyncIterator[int]:
     """Serve an ASGI app on a free port of loopback, as the production worker does."""
     config = Config(
         app, http="httptools", ws="none", lifespan="off", log_config=None, proxy_headers=False

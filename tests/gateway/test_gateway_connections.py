@@ -1,12 +1,13 @@
 """Slow clients, stops of the server, and what two connections do at once."""
 
 import asyncio
+import dataclasses
 import json
 from typing import Any
 
 import pytest
 
-from proxy import endpoints
+from proxy import endpoints, pipeline
 
 STREAM = (
     b'{"model":"claude-sonnet-4-6","max_tokens":3000,"stream":true,'
@@ -112,3 +113,55 @@ async def _answer(reader: asyncio.StreamReader) -> bytes:
         if line.startswith(b"content-length")
     )
     return await reader.readexactly(length)
+
+
+async def test_client_that_leaves_before_the_first_byte_frees_its_slot(
+    gateway: Any, world: Any
+) -> None:
+    _reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(
+        f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {world.secret}\r\n"
+        "anthropic-version: 2023-06-01\r\nx-simulator: hang\r\n"
+        f"content-length: {len(STREAM)}\r\n\r\n".encode()
+        + STREAM
+    )
+    await gateway.until(lambda: world.slots_taken() == 1)
+
+    writer.close()
+    await gateway.until(lambda: len(world.events()) == 1, seconds=2)
+
+    event = world.events()[0]
+    assert (event.status, event.usage, event.attempts[0].outcome) == ("void", {}, "unknown")
+    assert (world.slots_taken(), world.held_micro()) == (0, 0)
+
+
+async def test_client_that_leaves_a_drained_upstream_pays_the_whole_answer(
+    gateway: Any, world: Any
+) -> None:
+    drained = dataclasses.replace(world.plane.upstreams["9"], on_disconnect="drain")
+    world.publish_plane(upstreams={"9": drained})
+    body = STREAM.replace(b"2500", b"60")
+    async with gateway.client.stream(
+        "POST", "/v1/messages", content=body, headers=gateway.headers(x_simulator="pace_ms=5")
+    ) as response:
+        await anext(response.aiter_raw())
+
+    await gateway.until(lambda: len(world.events()) == 1)
+
+    event = world.events()[0]
+    assert (event.status, event.usage["output_tokens"]) == ("reported", 60)
+
+
+async def test_mistake_of_ours_is_a_500_that_leaks_nothing(
+    gateway: Any, world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_payload: bytes) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(pipeline, "meter_answer", broken)
+    response = await gateway.post()
+    await gateway.until(lambda: len(world.events()) == 1)
+
+    assert response.status_code == 500
+    assert response.json()["error"]["type"] == "api_error"
+    assert (world.slots_taken(), world.held_micro(), world.open_records()) == (0, 0, 0)
