@@ -11,8 +11,11 @@ from gunicorn.arbiter import Arbiter
 from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker
 
+from proxy.http_protocol import HttpProtocol
+
 # Cancelling what still runs is left some seconds before gunicorn kills the worker.
 CANCEL_SECONDS = 3
+GC_THRESHOLDS = (20_000, 20, 50)
 
 
 class DrainingServer(Server):
@@ -31,7 +34,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # the package ships no types
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
-        "http": "httptools",
+        "http": HttpProtocol,
         "lifespan": "on",
         "ws": "none",
         "interface": "asgi3",
@@ -51,9 +54,12 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # the package ships no types
         asyncio.get_running_loop().add_signal_handler(
             signal.SIGQUIT, self.handle_exit, signal.SIGQUIT, None
         )
-        # What was loaded at start lives as long as the process: collections need not walk it.
+        # What was loaded at start lives as long as the process: collections need not walk it. The
+        # path of a request makes no cycles, so they need not come every few requests either (they
+        # took 6 % of the time).
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         await server.serve(sockets=self.sockets)
         if not server.started:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)

@@ -1,0 +1,347 @@
+"""One HTTP/1.1 connection of a client: uvicorn's protocol with a leaner way through a request.
+
+What differs: head and first body bytes leave in one write, header values are checked in one pass,
+one timer guards the idle connection instead of one a request, and a body that came with its head
+is in the scope at once. Together that halves what uvicorn's own cycle takes of a 1 KB request.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+from urllib.parse import unquote
+
+import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from proxy.asgi import App, Message, Scope
+
+logger = logging.getLogger("uvicorn.error")
+
+# Where an app may find a whole body without asking: what came before the app first ran.
+BODY_IN_SCOPE = "turnpike.body"
+# Beyond this unread, the socket is left alone until the app asks for more. uvloop reads as much in
+# one go, so a body of 100 KB is never waited for.
+UNREAD_BYTES_MAX = 256 * 1024
+
+Fields = Iterable[tuple[bytes, bytes]]
+
+_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection"))
+_BODILESS = frozenset((204, 304))
+_CONTROLS = bytes(code for code in (*range(32), 127) if code != ord("\t"))
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Cycle:
+    """One request and its answer, as ASGI sees them."""
+
+    __slots__ = (
+        "_default_lines",
+        "_flow",
+        "_head",
+        "_is_body_told",
+        "_is_chunked",
+        "_is_whole",
+        "_left_bytes",
+        "_on_response",
+        "_pieces",
+        "_transport",
+        "_unread_bytes",
+        "_waiter",
+        "disconnected",
+        "expects_continue",
+        "keep_alive",
+        "response_complete",
+        "response_started",
+        "scope",
+    )
+
+    def __init__(
+        self,
+        scope: Scope,
+        transport: asyncio.Transport,
+        flow: FlowControl,
+        *,
+        default_lines: bytes,
+        keep_alive: bool,
+        expects_continue: bool,
+        on_response: Callable[[], None],
+    ) -> None:
+        self.scope = scope
+        self.keep_alive = keep_alive
+        self.expects_continue = expects_continue
+        self.disconnected = False
+        self.response_started = False
+        self.response_complete = False
+        self._transport = transport
+        self._flow = flow
+        self._default_lines = default_lines
+        self._on_response = on_response
+        self._pieces: list[bytes] = []
+        self._unread_bytes = 0
+        self._is_whole = False
+        self._is_body_told = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._head = b""
+        self._is_chunked = False
+        self._left_bytes = 0
+
+    # The protocol's side.
+
+    def take(self, piece: bytes) -> None:
+        """More of the body came in."""
+        self._pieces.append(piece)
+        self._unread_bytes += len(piece)
+        if self._unread_bytes > UNREAD_BYTES_MAX:
+            self._flow.pause_reading()
+        self.wake()
+
+    def finish_body(self) -> None:
+        """The body is complete."""
+        self._is_whole = True
+        if not self._is_body_told and not self.expects_continue and len(self._pieces) <= 1:
+            self.scope[BODY_IN_SCOPE] = self._pieces[0] if self._pieces else b""
+        self.wake()
+
+    def wake(self) -> None:
+        """Let `receive` look again."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def run(self, app: App) -> None:
+        """Let the app answer; what it leaves undone becomes a 500 or ends the connection."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except BaseException:
+            logger.exception("Exception in ASGI application")
+            await self._give_up()
+        else:
+            if not self.response_complete and not self.disconnected:
+                logger.error("The ASGI application returned without completing its answer.")
+                await self._give_up()
+
+    async def _give_up(self) -> None:
+        """Say 500 while nothing has left, else close."""
+        if self.response_complete or (self.response_started and not self._head):
+            self._transport.close()
+            return
+        self.response_started = False
+        words = b"Internal Server Error"
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(words)),
+        ]
+        self.keep_alive = False
+        await self.send({"type": "http.response.start", "status": 500, "headers": headers})
+        await self.send({"type": "http.response.body", "body": words})
+
+    # The app's side.
+
+    async def receive(self) -> Message:
+        """The next part of the body; then the news that the client is gone or has its answer."""
+        if self.expects_continue and not self._transport.is_closing():
+            self._transport.write(_CONTINUE)
+            self.expects_continue = False
+        while not (self.disconnected or self.response_complete):
+            if self._pieces or (self._is_whole and not self._is_body_told):
+                pieces, self._pieces = self._pieces, []
+                self._unread_bytes = 0
+                self._is_body_told = self._is_whole
+                body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                return {"type": "http.request", "body": body, "more_body": not self._is_whole}
+            self._flow.resume_reading()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        """Take the head, which waits for the first body bytes, or a part of the body."""
+        if self._flow.write_paused and not self.disconnected:
+            await self._flow.drain()
+        if self.disconnected:
+            return
+        expected = "http.response.body" if self.response_started else "http.response.start"
+        if message["type"] != expected or self.response_complete:
+            raise RuntimeError(f"Not the time for the ASGI message {message['type']!r}.")
+        if self.response_started:
+            self._write(message.get("body", b""), has_more=message.get("more_body", False))
+        else:
+            self.response_started = True
+            self.expects_continue = False
+            self._head = self._head_of(message["status"], message.get("headers", ()))
+
+    def _head_of(self, status: int, headers: Fields) -> bytes:
+        lines = [STATUS_LINE[status], self._default_lines]
+        self._left_bytes = -1
+        for name, value in headers:
+            known = name.lower()  # apps need not send lower case
+            if known in _FRAMING:
+                self._note_framing(known, value)
+            if known == b"connection":
+                continue  # the connection is ours to speak of
+            lines.append(b"%b: %b\r\n" % (known, value))
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        if self._left_bytes < 0:
+            has_body = self.scope["method"] != "HEAD" and status not in _BODILESS
+            if has_body and not self._is_chunked:
+                self._is_chunked = True
+                lines.append(b"transfer-encoding: chunked\r\n")
+            self._left_bytes = 0
+        head = b"".join(lines)
+        # Each line has one CR and one LF of ours; no other control character may be in it.
+        breaks = 2 * (len(lines) - 1 + self._default_lines.count(b"\n"))
+        if len(head) - len(head.translate(None, _CONTROLS)) != breaks:
+            raise RuntimeError("A header holds a control character.")
+        return head + b"\r\n"
+
+    def _note_framing(self, name: bytes, value: bytes) -> None:
+        if name == b"content-length":
+            self._left_bytes = int(value)
+        elif name == b"transfer-encoding":
+            self._is_chunked = value.lower() == b"chunked"
+        elif b"close" in value.lower():
+            self.keep_alive = False
+
+    def _write(self, body: bytes, *, has_more: bool) -> None:
+        if self.scope["method"] == "HEAD":
+            self._left_bytes, content = 0, b""
+        elif self._is_chunked:
+            content = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if not has_more:
+                content += b"0\r\n\r\n"
+        else:
+            self._left_bytes -= len(body)
+            if self._left_bytes < 0 or (self._left_bytes and not has_more):
+                raise RuntimeError("The content is not as long as its content-length.")
+            content = body
+        head, self._head = self._head, b""
+        if head or content:
+            self._transport.write(head + content if head else content)
+        if not has_more:
+            self.response_complete = True
+            self.wake()
+            if not self.keep_alive:
+                self._transport.close()
+            self._on_response()
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """The connection: parses requests, runs one at a time, keeps those that follow in order."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle: Any = None  # the newest request: the one that body bytes belong to
+        self.pipeline: Any = deque()
+        self._running: Cycle | None = None
+        self._idle_since: float | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._default_headers: list[tuple[bytes, bytes]] = []
+        self._default_lines = b""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone: the app that runs is told, those that wait never start."""
+        self.connections.discard(self)
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.wake()
+        self.flow.resume_writing()
+        if exc is None:
+            self.transport.close()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        self.cycle = self._running = self._idle_timer = None
+        self.pipeline.clear()
+        self.parser = None  # type: ignore[assignment]  # as uvicorn does: it refers to us
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a request came in."""
+        self._idle_since = None
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        """A head is complete: run the app, or queue behind the request that runs."""
+        scope = cast(Scope, self.scope)
+        parser = self.parser
+        version = parser.get_http_version()
+        scope["http_version"] = version
+        scope["method"] = parser.get_method().decode("ascii")
+        raw_path, scope["query_string"] = _split_url(self.url)
+        path = raw_path.decode("ascii")
+        scope["raw_path"] = raw_path
+        scope["path"] = unquote(path) if "%" in path else path
+        cycle = self.cycle = Cycle(
+            scope,
+            self.transport,
+            self.flow,
+            default_lines=self._lines_of_defaults(),
+            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            expects_continue=self.expect_100_continue,
+            on_response=self.on_response_complete,
+        )
+        if self._running is None:
+            self._start(cycle)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.append(cycle)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the newest request's body; after its answer nobody wants it any more."""
+        if not self.cycle.response_complete:
+            self.cycle.take(body)
+
+    def on_message_complete(self) -> None:
+        """The newest request is whole."""
+        if not self.cycle.response_complete:
+            self.cycle.finish_body()
+
+    def on_response_complete(self) -> None:
+        """An answer is out: on with the next request, or wait for one, but not forever."""
+        self.server_state.total_requests += 1
+        self._running = None
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start(self.pipeline.popleft())
+            return
+        self._idle_since = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._end_idle)
+
+    def _start(self, cycle: Cycle) -> None:
+        self._running = cycle
+        task = self.loop.create_task(cycle.run(cast(App, self.app)))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def _end_idle(self) -> None:
+        """Close what has been idle for too long; look again later where a request came between."""
+        self._idle_timer = None
+        if self._idle_since is None:
+            return
+        left_seconds = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_seconds > 0:
+            self._idle_timer = self.loop.call_later(left_seconds, self._end_idle)
+        elif not self.transport.is_closing():
+            self.transport.close()
+
+    def _lines_of_defaults(self) -> bytes:
+        """The server's own headers as lines; the server makes new ones each second."""
+        headers = self.server_state.default_headers
+        if headers is not self._default_headers:
+            self._default_headers = headers
+            self._default_lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+        return self._default_lines
+
+
+def _split_url(url: bytes) -> tuple[bytes, bytes]:
+    """Path and query. The usual form is split at once; others are what the parser makes of them."""
+    if url.startswith(b"/") and b"#" not in url:
+        path, _, query = url.partition(b"?")
+        return path, query
+    parsed = httptools.parse_url(url)
+    return parsed.path or b"/", parsed.query or b""
