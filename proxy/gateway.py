@@ -24,6 +24,7 @@ from proxy.settlement import Settlement
 from proxy.snapshots import PlaneCold, SnapshotStore
 from proxy.upstreams.client import UpstreamClient
 from proxy.upstreams.forward import Forwarder
+from turnpike.kernel import clock
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,8 @@ class Gateway:
         )
         self.shared_metrics = SharedMetrics(METRICS, config.metrics_dir)
         self._tasks: list[asyncio.Task[None]] = []
-        self._bring_back: asyncio.Task[None] | None = None
+        self._has_come_back = asyncio.Event()
+        self._reap_from = 0.0
         self._is_draining = False
 
     @property
@@ -127,10 +129,11 @@ class Gateway:
             (GATEWAY_SECONDS, self.recovery.beat_gateway),
             (EPOCH_SECONDS, self._watch),
             (ADOPT_SECONDS, self.recovery.adopt_journals),
-            (REAP_SECONDS, self.recovery.reap),
+            (REAP_SECONDS, self._reap),
             (self.config.confirm_ms / 1_000, self.settlement.confirm),
             (REFUSALS_SECONDS, self._refusals.flush),
             (PROBE_SECONDS, self._probe),
+            (0.0, self._bring_back),
         ]
         self._tasks = [
             asyncio.create_task(self.keeper.run_forever(), name="beats"),
@@ -145,11 +148,10 @@ class Gateway:
 
     async def stop(self) -> None:
         """Stop the rounds and close everything. What is unconfirmed stays in the journal."""
-        for task in (*self._tasks, self._bring_back):
-            if task is not None:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+        for task in self._tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         with suppress(RedisAway):
             await self._refusals.flush()
             await self.settlement.confirm()
@@ -171,13 +173,27 @@ class Gateway:
 
     async def _watch(self) -> None:
         if await self.recovery.watch_epochs():
-            await self.recovery.bring_back()
+            self._has_come_back.set()
+
+    async def _reap(self) -> None:
+        if clock.monotonic_seconds() >= self._reap_from:
+            await self.recovery.reap()
 
     def _note_connect(self, _run_id: str) -> None:
-        """A connection came back: whatever the server may have lost is brought back at once."""
+        """A connection came back: whatever the server may have lost is brought back at once.
+
+        Leases may have ended while Redis was away, and journals may lie here since then: who lives
+        gets the time to say so before anybody is given up.
+        """
         METRICS.redis_connects.inc()
-        if self._bring_back is None or self._bring_back.done():
-            self._bring_back = asyncio.get_running_loop().create_task(self.recovery.bring_back())
+        self._reap_from = clock.monotonic_seconds() + self.config.reap_grace_ms / 1_000
+        self._has_come_back.set()
+
+    async def _bring_back(self) -> None:
+        """Once for each time that Redis came back, also when it does so in the middle of it."""
+        await self._has_come_back.wait()
+        self._has_come_back.clear()
+        await self.recovery.bring_back()
 
 
 async def _repeat(act: Callable[[], Awaitable[object]], seconds: float) -> None:

@@ -5,6 +5,7 @@ What is not confirmed in a minute is sent again, and all of it at once when Redi
 other data: the ingest's primary key makes that harmless.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -120,9 +121,11 @@ class Settlement:
 
     async def resend_all(self) -> None:
         """Redis lost data: everything that is not known to be posted goes out again."""
-        for ended in list(self._outbox.values()):
-            METRICS.events_resent.inc()
-            await self._send(ended)
+        waiting = iter(list(self._outbox.values()))
+        while batch := list(islice(waiting, BATCH)):
+            METRICS.events_resent.inc(len(batch))
+            if not any(await asyncio.gather(*map(self._send, batch))):
+                return  # Redis is away again; its return begins this anew
 
     def _keep(self, ended: Ended) -> Ended:
         """Put an end into the outbox unless a better one of the request is there; which one is."""
@@ -133,7 +136,8 @@ class Settlement:
         self._outbox[ended.rid] = ended
         return ended
 
-    async def _send(self, ended: Ended) -> None:
+    async def _send(self, ended: Ended) -> bool:
+        """Whether Redis took it."""
         ended.sent_at = self._monotonic()
         try:
             await self._limiter.settle(
@@ -146,6 +150,8 @@ class Settlement:
         except (RedisAway, RedisReplyError) as error:
             METRICS.settle_errors.inc()
             logger.warning("settle.failed", extra={"rid": ended.rid, "error": str(error)})
+            return False
+        return True
 
     async def _posted_ranks(self, batch: Iterable[Ended]) -> list[int | None]:
         replies = await self._pipe.execute_many(

@@ -234,6 +234,24 @@ async def test_reaper_does_not_displace_the_journal_that_this_worker_adopted(
     assert gate.settlement.unconfirmed == 0
 
 
+async def test_nobody_is_reaped_before_the_living_had_time_to_report(
+    dead: DeadWorker, gateway: Any, world: Any
+) -> None:
+    gate = gateway.app._gateway
+    member = f"7|{dead.rid}"
+    world.redis.zadd(keyspace.open_requests(keyspace.shard_of(7)), {member: 1})
+
+    gate._note_connect("another server")
+    await gate._reap()
+    just_after_the_return = world.events()
+    gate._reap_from = clock.monotonic_seconds()
+    await gate._reap()
+
+    assert just_after_the_return == []
+    assert [event.rank for event in world.events()] == [1]
+    dead.die()
+
+
 async def test_own_running_request_is_never_reaped(gateway: Any, world: Any) -> None:
     task = asyncio.create_task(gateway.post(x_simulator="delay_ms=300"))
     shard = keyspace.shard_of(7)
