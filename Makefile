@@ -23,7 +23,7 @@ up: $(VENV)/ready ## Run Turnpike on this machine, servers included
 	@$(BIN)/python manage.py up $(ARGS)
 
 test: $(VENV)/ready-dev ## Run every test; T=path narrows them
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=20 $(T)
+	$(BIN)/python -m pytest -n 2 --durations=20 $(T)
 
 check: lint test ## What CI runs
 

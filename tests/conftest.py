@@ -53,14 +53,6 @@ def _empty_cache(request: pytest.FixtureRequest) -> None:
             client.flushdb()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share the running platform share the worker that started it."""
-    for item in items:
-        if "platform" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("platform"))
-
-
 @pytest.fixture(scope="session")
 def platform() -> Iterator[Platform]:
     """The whole platform, started once by `manage.py up`; the simulator obeys x-simulator."""

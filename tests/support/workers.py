@@ -1,0 +1,31 @@
+"""A pytest plugin: which of xdist's workers runs which test, and what is started first."""
+
+from typing import Any
+
+import pytest
+from xdist.scheduler.loadscope import (  # type: ignore[import-untyped]  # it ships no types
+    LoadScopeScheduling,
+)
+
+# Tests in here use the one running platform, so one worker has them all and starts it once.
+PLATFORM_FOLDERS = ("tests/e2e/", "tests/sdk/", "tests/clients/")
+# These wait for other processes: begun early, they overlap with the many short ones.
+LONG_FOLDERS = ("tests/storm/", "tests/faults/")
+
+
+class PlatformScheduling(LoadScopeScheduling):  # type: ignore[misc]  # the same
+    """Hands out tests one by one, but what shares the platform as a whole."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "platform" if nodeid.startswith(PLATFORM_FOLDERS) else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> PlatformScheduling:
+    """Schedule with the groups of this suite."""
+    return PlatformScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long ones first; the rest stays as it was collected."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG_FOLDERS))
