@@ -15,6 +15,7 @@ from proxy.metering import StreamMeter
 from proxy.pricing import lines_micro, worst_case_micro
 from proxy.routing import Route
 from proxy.snapshots import View
+from proxy.upstreams.tries import Tries
 from turnpike.contracts import rating
 from turnpike.contracts import usage as words
 from turnpike.contracts.usage import Attempt, EventBase
@@ -37,6 +38,7 @@ class Exchange:
     max_tokens: int
     hold_micro: int
     begun_at: float
+    tries: Tries | None = None
     meter: StreamMeter | None = None
     outcome: Outcome = field(default_factory=Outcome)
     attempts: list[Attempt] = field(default_factory=list)

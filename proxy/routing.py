@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from proxy.api_errors import ApiError
 from proxy.snapshots import Plane, View
-from proxy.upstreams.selection import Hop, in_order
+from proxy.upstreams.selection import Hop, hops_of
 from turnpike.contracts import rating
 from turnpike.contracts.snapshots import Candidate, ModelSnapshot, PriceSet
 
@@ -13,7 +13,7 @@ RETIRED = "retired"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """Where a request may go, in order, and what it costs."""
+    """Where a request may go, by priority, and what it costs."""
 
     model: ModelSnapshot
     requested: str
@@ -55,7 +55,7 @@ def route_model(view: View, name: str, *, at_us: int) -> Route:
         model=served,
         requested=name,
         price_set=price_set,
-        hops=in_order(plane.snapshot.upstreams, candidates),
+        hops=hops_of(plane.snapshot.upstreams, candidates),
         is_successor=is_successor,
     )
 

@@ -202,6 +202,8 @@ class CredentialSnapshot:
 
     credential: int
     sealed: str
+    requests_per_minute: int | None = None
+    concurrency: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,9 +216,13 @@ class UpstreamSnapshot:
     base_url: str
     credentials: tuple[CredentialSnapshot, ...] = ()
     is_enabled: bool = True
+    is_draining: bool = False  # keeps the conversations that it has, and gets no new ones
     is_simulator: bool = False
     send_request_id: bool = False
     on_disconnect: str = "cancel"  # cancel | drain
+    # Caps of ours over all tenants and gateways; None: none, and then nothing is asked of Redis.
+    requests_per_minute: int | None = None
+    concurrency: int | None = None
     connect_timeout_seconds: float = 5.0
     silence_timeout_seconds: float = 300.0
     answer_timeout_seconds: float = 660.0
