@@ -13,6 +13,7 @@ from proxy.auth import client_address
 from proxy.body import read_messages_body
 from proxy.config import MIB, ProxyConfig
 from proxy.counting import Counter
+from proxy.http_protocol import BODY_IN_SCOPE
 from proxy.metrics import METRICS
 from proxy.models_api import get_model, list_models
 from proxy.pipeline import Pipeline
@@ -77,17 +78,19 @@ class Endpoints:
     ) -> None:
         if path in POST_PATHS:
             _require(method, "POST")
-            await self._post(path, ask, receive, send)
+            await self._post(path, ask, scope, receive, send)
         elif path == MODELS_PATH or path.startswith(MODELS_PATH + "/"):
             _require(method, "GET")
             await self._models(path, ask, scope, send)
         else:
             raise ApiError(404, "not_found_error", f"There is nothing at {path[:200]}.")
 
-    async def _post(self, path: str, ask: Ask, receive: Receive, send: Send) -> None:
+    async def _post(self, path: str, ask: Ask, scope: Scope, receive: Receive, send: Send) -> None:
         view = await self._admitter.authenticate(ask)
         _check_headers(ask.headers)
-        raw = await self._read_body(ask.headers, receive)
+        raw = scope.pop(BODY_IN_SCOPE, None)
+        if raw is None or len(raw) > self._config.body_bytes_max:
+            raw = await self._read_body(ask.headers, receive)
         if path == "/v1/messages":
             body = read_messages_body(raw)
             await self._pipeline.messages(ask, view, body, receive, send)
@@ -111,12 +114,12 @@ class Endpoints:
         await send_answer(send, 200, headers, json.dumps(found).encode())
 
     def _ask(self, scope: Scope) -> Ask:
-        rid = ids.uuid7()
+        rid, request_id = ids.new_request_id()
         headers = headers_of(scope)
         peer = scope.get("client")
         return Ask(
-            rid=str(rid),
-            request_id=ids.public_id(ids.REQUEST, rid),
+            rid=rid,
+            request_id=request_id,
             headers=headers,
             address=client_address(
                 peer[0] if peer else "",
@@ -181,8 +184,12 @@ async def send_error(send: Send, error: ApiError, request_id: str) -> None:
 
 def headers_of(scope: Scope) -> dict[bytes, bytes]:
     """The request's headers by lower-case name; repeated ones are joined by commas."""
-    headers: dict[bytes, bytes] = {}
-    for name, value in scope["headers"]:
+    fields = scope["headers"]
+    headers: dict[bytes, bytes] = dict(fields)
+    if len(headers) == len(fields):
+        return headers
+    headers.clear()
+    for name, value in fields:
         headers[name] = b"%b,%b" % (headers[name], value) if name in headers else value
     return headers
 

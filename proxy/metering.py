@@ -8,7 +8,7 @@ and a flag tells that this happened.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -131,11 +131,10 @@ class ErrorEvent:
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerMeter:
+class AnswerMeter(msgspec.Struct, frozen=True, kw_only=True):
     """What a JSON answer says about itself. `is_reported`: its usage can be relied on."""
 
-    usage: Mapping[str, Any] = field(default_factory=dict)
+    usage: Mapping[str, Any] = {}
     stop_reason: str | None = None
     model: str | None = None
     message_id: str | None = None

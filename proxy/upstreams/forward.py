@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import msgspec
+
 from proxy.api_errors import ApiError, overloaded
 from proxy.metrics import METRICS
 from proxy.responses import upstream_request_headers
@@ -51,8 +53,7 @@ class AttemptFailed(Exception):
         self.upstream_request_id = upstream_request_id
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True):
     """What is sent: the same for each attempt but for the upstream's own name of the model."""
 
     path: bytes
