@@ -23,6 +23,8 @@ from turnpike.kernel import clock, keyspace
 SETTLED_SECONDS_MAX = 60.0
 FROZEN_SECONDS = LEASE_SECONDS + 1.0 + 5.0 + 1.0
 OUTAGE_SECONDS = (0.0, 1.5)
+# Every fourth outage of Valkey outlasts the leases of everything that runs.
+LONG_OUTAGE_SECONDS = LEASE_SECONDS + 2.5
 LOG_BYTES_CUT = (200, 40_000)
 CRIES = ("Traceback", "round.failed", "request.failed", "Exception in ASGI", "journal.unreadable")
 INGESTS = ("ingest-0", "ingest-1")
@@ -101,7 +103,8 @@ class Storm:
                 self.cluster.cut_valkey_log(int(_between(LOG_BYTES_CUT, fault)))
             elif fault.kind == schedule.WIPE_VALKEY:
                 self.cluster.wipe_valkey()
-            await asyncio.sleep(_between(OUTAGE_SECONDS, fault))
+            is_long = fault.number % 4 == 0
+            await asyncio.sleep(LONG_OUTAGE_SECONDS if is_long else _between(OUTAGE_SECONDS, fault))
             self.cluster.start_valkey()
             await until(self.cluster.is_valkey_ready)
 
