@@ -33,7 +33,7 @@ from turnpike.kernel import clock
 POLICY_ATTEMPTS = 4
 MEMBER_LENGTH_MAX = 64
 
-_encode = msgspec.json.encode
+_encode = msgspec.json.Encoder().encode
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ is in the scope at once. Together that halves what uvicorn's own cycle takes of 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -26,9 +26,9 @@ BODY_IN_SCOPE = "turnpike.body"
 # one go, so a body of 100 KB is never waited for.
 UNREAD_BYTES_MAX = 256 * 1024
 
-Fields = Iterable[tuple[bytes, bytes]]
+Fields = Sequence[tuple[bytes, bytes]]
 
-_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection"))
+_FRAMING = (b"content-length", b"transfer-encoding", b"connection")
 _BODILESS = frozenset((204, 304))
 _CONTROLS = bytes(code for code in (*range(32), 127) if code != ord("\t"))
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -174,15 +174,18 @@ class Cycle:
             self._head = self._head_of(message["status"], message.get("headers", ()))
 
     def _head_of(self, status: int, headers: Fields) -> bytes:
-        lines = [STATUS_LINE[status], self._default_lines]
         self._left_bytes = -1
-        for name, value in headers:
-            known = name.lower()  # apps need not send lower case
-            if known in _FRAMING:
-                self._note_framing(known, value)
-            if known == b"connection":
-                continue  # the connection is ours to speak of
-            lines.append(b"%b: %b\r\n" % (known, value))
+        names = {name.lower(): value for name, value in headers}  # apps need not send lower case
+        for name in _FRAMING:
+            if name in names:
+                self._note_framing(name, names[name])
+        if b"connection" in names:  # that is ours to speak of
+            headers = [field for field in headers if field[0].lower() != b"connection"]
+        lines = [
+            STATUS_LINE[status],
+            self._default_lines,
+            *[b"%b: %b\r\n" % field for field in headers],
+        ]
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
         if self._left_bytes < 0:
