@@ -111,8 +111,11 @@ class Cycle:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    async def run(self, app: App) -> None:
-        """Let the app answer; what it leaves undone becomes a 500 or ends the connection."""
+    async def run(self, app: App, tasks: set[asyncio.Task[None]]) -> None:
+        """Let the app answer; what it leaves undone becomes a 500 or ends the connection.
+
+        The task takes itself out of `tasks` at its end: a callback would be one more turn.
+        """
         try:
             await app(self.scope, self.receive, self.send)
         except BaseException:
@@ -122,6 +125,10 @@ class Cycle:
             if not self.response_complete and not self.disconnected:
                 logger.error("The ASGI application returned without completing its answer.")
                 await self._give_up()
+        finally:
+            task = asyncio.current_task()
+            if task is not None:
+                tasks.discard(task)
 
     async def _give_up(self) -> None:
         """Say 500 while nothing has left, else close."""
@@ -173,6 +180,23 @@ class Cycle:
             self.expects_continue = False
             self._head = self._head_of(message["status"], message.get("headers", ()))
 
+    async def answer(self, status: int, headers: Fields, body: bytes) -> None:
+        """A whole answer in one call; names are in lower case, the length is added here."""
+        if self._flow.write_paused and not self.disconnected:
+            await self._flow.drain()
+        if self.disconnected:
+            return
+        if self.response_started:
+            raise RuntimeError("The answer has begun already.")
+        lines = [STATUS_LINE[status], self._default_lines]
+        lines += [b"%b: %b\r\n" % field for field in headers]
+        lines.append(b"content-length: %d\r\n" % len(body))
+        head = self._checked(lines)
+        self.response_started = True
+        self.expects_continue = False
+        self._transport.write(head if self.scope["method"] == "HEAD" else head + body)
+        self._finish()
+
     def _head_of(self, status: int, headers: Fields) -> bytes:
         self._left_bytes = -1
         names = {name.lower(): value for name, value in headers}  # apps need not send lower case
@@ -186,14 +210,18 @@ class Cycle:
             self._default_lines,
             *[b"%b: %b\r\n" % field for field in headers],
         ]
-        if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
         if self._left_bytes < 0:
             has_body = self.scope["method"] != "HEAD" and status not in _BODILESS
             if has_body and not self._is_chunked:
                 self._is_chunked = True
                 lines.append(b"transfer-encoding: chunked\r\n")
             self._left_bytes = 0
+        return self._checked(lines)
+
+    def _checked(self, lines: list[bytes]) -> bytes:
+        """The lines as a head. Raises RuntimeError where one could pass for more than itself."""
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
         head = b"".join(lines)
         # Each line has one CR and one LF of ours; no other control character may be in it.
         breaks = 2 * (len(lines) - 1 + self._default_lines.count(b"\n"))
@@ -225,11 +253,14 @@ class Cycle:
         if head or content:
             self._transport.write(head + content if head else content)
         if not has_more:
-            self.response_complete = True
-            self.wake()
-            if not self.keep_alive:
-                self._transport.close()
-            self._on_response()
+            self._finish()
+
+    def _finish(self) -> None:
+        self.response_complete = True
+        self.wake()
+        if not self.keep_alive:
+            self._transport.close()
+        self._on_response()
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -317,9 +348,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start(self, cycle: Cycle) -> None:
         self._running = cycle
-        task = self.loop.create_task(cycle.run(cast(App, self.app)))
+        task = self.loop.create_task(cycle.run(cast(App, self.app), self.tasks))
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
 
     def _end_idle(self) -> None:
         """Close what has been idle for too long; look again later where a request came between."""
