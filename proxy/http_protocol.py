@@ -176,9 +176,9 @@ class Cycle:
         if self.response_started:
             self._write(message.get("body", b""), has_more=message.get("more_body", False))
         else:
+            self._head = self._head_of(message["status"], message.get("headers", ()))
             self.response_started = True
             self.expects_continue = False
-            self._head = self._head_of(message["status"], message.get("headers", ()))
 
     async def answer(self, status: int, headers: Fields, body: bytes) -> None:
         """A whole answer in one call; names are in lower case, the length is added here."""
@@ -198,7 +198,7 @@ class Cycle:
         self._finish()
 
     def _head_of(self, status: int, headers: Fields) -> bytes:
-        self._left_bytes = -1
+        self._left_bytes, self._is_chunked = -1, False
         names = {name.lower(): value for name, value in headers}  # apps need not send lower case
         for name in _FRAMING:
             if name in names:
