@@ -271,6 +271,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.cycle: Any = None  # the newest request: the one that body bytes belong to
         self.pipeline: Any = deque()
         self._running: Cycle | None = None
+        self._is_draining = False
         self._idle_since: float | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._default_headers: list[tuple[bytes, bytes]] = []
@@ -290,6 +291,10 @@ class HttpProtocol(HttpToolsProtocol):
         self.cycle = self._running = self._idle_timer = None
         self.pipeline.clear()
         self.parser = None  # type: ignore[assignment]  # as uvicorn does: it refers to us
+
+    def begin_drain(self) -> None:
+        """The server stops soon: whatever is asked from now on is answered, and then closed."""
+        self._is_draining = True
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request came in."""
@@ -312,7 +317,9 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport,
             self.flow,
             default_lines=self._lines_of_defaults(),
-            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            keep_alive=(
+                version != "1.0" and not self._is_draining and parser.should_keep_alive()
+            ),
             expects_continue=self.expect_100_continue,
             on_response=self.on_response_complete,
         )
