@@ -7,7 +7,6 @@ decided is checked against the versions first, so a change holds from the next r
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -34,11 +33,10 @@ from turnpike.kernel import clock
 POLICY_ATTEMPTS = 4
 MEMBER_LENGTH_MAX = 64
 
-_encode = msgspec.json.encode
+_encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """One request as it came in, before anybody decided anything."""
 
     rid: str
@@ -49,8 +47,7 @@ class Ask:
     begun_at: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """What the snapshots say: where the request may go, and what is asked of the limiter."""
 
     route: Route

@@ -6,8 +6,8 @@ body that is sent.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,12 +18,16 @@ MAX_TOKENS_MAX = 10_000_000
 MODEL_LENGTH_MAX = 256
 FIELDS_MAX = 200
 
+_EMPTY_LIST = re.compile(rb"\[[ \t\n\r]*\]")
+
 _decode_top = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_encode = msgspec.json.encode
+_encode = msgspec.json.Encoder().encode
+_read_text = msgspec.json.Decoder(str).decode
+_read_number = msgspec.json.Decoder(int).decode
+_read_flag = msgspec.json.Decoder(bool).decode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MessagesBody:
+class MessagesBody(msgspec.Struct, frozen=True, kw_only=True):
     """A checked body of /v1/messages or count_tokens."""
 
     raw: bytes
@@ -57,18 +61,19 @@ class MessagesBody:
 def read_messages_body(raw: bytes, *, is_counting: bool = False) -> MessagesBody:
     """Check a body. Raises ApiError 400 in the API's own style."""
     fields, is_verbatim = _top_level(raw)
-    model = _field(fields, "model", str, "string")
+    model: str = _field(fields, "model", _read_text, "string")
     if not model or len(model) > MODEL_LENGTH_MAX:
         raise _invalid(f"model: String should have 1 to {MODEL_LENGTH_MAX} characters")
     max_tokens = 0
     if not is_counting:
-        max_tokens = _field(fields, "max_tokens", int, "integer")
+        max_tokens = _field(fields, "max_tokens", _read_number, "integer")
         if max_tokens < 0:
             raise _invalid("max_tokens: Input should be greater than or equal to 0")
         if max_tokens > MAX_TOKENS_MAX:
             raise _invalid(f"max_tokens: Input should be less than or equal to {MAX_TOKENS_MAX}")
     _check_messages(fields)
-    is_stream = not is_counting and "stream" in fields and _field(fields, "stream", bool, "boolean")
+    has_stream = not is_counting and "stream" in fields
+    is_stream = has_stream and _field(fields, "stream", _read_flag, "boolean")
     return MessagesBody(
         raw=raw,
         fields=fields,
@@ -128,12 +133,14 @@ def _refuse_duplicates(raw: bytes) -> None:
         seen.add(name)
 
 
-def _field(fields: Mapping[str, msgspec.Raw], name: str, kind: type[Any], word: str) -> Any:
+def _field(
+    fields: Mapping[str, msgspec.Raw], name: str, read: Callable[[msgspec.Raw], Any], word: str
+) -> Any:
     raw = fields.get(name)
     if raw is None:
         raise _invalid(f"{name}: Field required")
     try:
-        return msgspec.json.decode(raw, type=kind)
+        return read(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _invalid(f"{name}: Input should be a valid {word}") from error
 
@@ -142,10 +149,10 @@ def _check_messages(fields: Mapping[str, msgspec.Raw]) -> None:
     raw = fields.get("messages")
     if raw is None:
         raise _invalid("messages: Field required")
-    value = bytes(raw)
-    if value[:1] != b"[":
+    value = memoryview(raw)
+    if bytes(value[:1]) != b"[":
         raise _invalid("messages: Input should be a valid list")
-    if not value[1:-1].strip():
+    if _EMPTY_LIST.fullmatch(value):
         raise _invalid("messages: at least one message is required")
 
 

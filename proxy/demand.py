@@ -17,7 +17,10 @@ from turnpike.contracts import rating
 def demand_of(body: MessagesBody) -> Demand:
     """The demand of a checked body."""
     parts = body.parts()
-    has_cache = any(b'"cache_control"' in part for part in parts) or "cache_control" in body.fields
+    has_cache = "cache_control" in body.fields
+    for part in parts:
+        # A search for one byte is a hundred times as fast as one for several.
+        has_cache = has_cache or (b"_" in part and b'"cache_control"' in part)
     has_hour = has_cache and b'"1h"' in body.raw
     searches = 0
     if "tools" in body.fields and b"web_search_" in bytes(body.fields["tools"]):
@@ -63,6 +66,8 @@ def _web_searches(tools: Any) -> int:
 
 def _variants(body: MessagesBody) -> tuple[str, ...]:
     """The price variants that the request can reach: what it asks for, and the plain one."""
+    if "speed" not in body.fields and "inference_geo" not in body.fields:
+        return (rating.STANDARD,)
     parts = []
     if body.has("speed", b'"fast"'):
         parts.append("fast")

@@ -1,7 +1,6 @@
 """The state of one request between its admission and its end."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -20,12 +19,11 @@ from turnpike.contracts import rating
 from turnpike.contracts import usage as words
 from turnpike.contracts.usage import Attempt, EventBase
 
-_encode = msgspec.json.encode
+_encode = msgspec.json.Encoder().encode
 NO_USAGE: Mapping[str, Any] = {}
 
 
-@dataclass(slots=True, kw_only=True)
-class Exchange:
+class Exchange(msgspec.Struct, kw_only=True):
     """One admitted request. Only its pipeline and the keeper's beats change it."""
 
     rid: str
@@ -40,8 +38,8 @@ class Exchange:
     begun_at: float
     tries: Tries | None = None
     meter: StreamMeter | None = None
-    outcome: Outcome = field(default_factory=Outcome)
-    attempts: list[Attempt] = field(default_factory=list)
+    outcome: Outcome = msgspec.field(default_factory=Outcome)
+    attempts: list[Attempt] = []
     beaten_at: float = 0.0
     is_trued_up: bool = False
     is_ended_elsewhere: bool = False

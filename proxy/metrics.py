@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,11 @@ class Series:
 class Metric:
     """A named family of series. Without labels, it is its own only series."""
 
+    inc: Callable[..., None]
+    dec: Callable[..., None]
+    set: Callable[[float], None]
+    observe: Callable[[float], None]
+
     def __init__(
         self, kind: str, name: str, help_text: str, labels: Sequence[str], bounds: Sequence[float]
     ) -> None:
@@ -75,7 +80,11 @@ class Metric:
         self.bounds = tuple(bounds)
         self.values: Values = {}
         self._series: dict[tuple[str, ...], Series] = {}
-        self._alone = None if labels else self.labels()
+        if not labels:
+            # The metric is its only series: the series' own methods save two calls each time.
+            alone = self.labels()
+            self.inc, self.dec = alone.inc, alone.dec
+            self.set, self.observe = alone.set, alone.observe
 
     def labels(self, *values: str) -> Series:
         """The series for these label values, in the order of the names."""
@@ -100,26 +109,6 @@ class Metric:
     def value(self) -> float:
         """The number of a metric without labels (the sum, for a histogram)."""
         return self.values[()][0]
-
-    def inc(self, amount: float = 1) -> None:
-        """Count something."""
-        self._only().inc(amount)
-
-    def dec(self, amount: float = 1) -> None:
-        """Take something back from a gauge."""
-        self._only().dec(amount)
-
-    def set(self, value: float) -> None:
-        """Set a gauge."""
-        self._only().set(value)
-
-    def observe(self, value: float) -> None:
-        """Put a value into its bucket."""
-        self._only().observe(value)
-
-    def _only(self) -> Series:
-        assert self._alone is not None, f"{self.name} has labels"
-        return self._alone
 
 
 class Metrics:
@@ -196,10 +185,11 @@ class Metrics:
     def note_end(self, event: UsageEvent) -> None:
         """Count a request's end, and its tokens by the top-level counters."""
         self.events.labels(event.status).inc()
+        usage, model = event.usage, event.model
         for name in TOKEN_FIELDS:
-            count = event.usage.get(name)
-            if isinstance(count, int) and count > 0:
-                self.tokens.labels(event.model, name).inc(count)
+            count = usage.get(name)
+            if count and isinstance(count, int) and count > 0:
+                self.tokens.labels(model, name).inc(count)
 
     def render(self) -> bytes:
         """This worker's metrics as Prometheus text."""

@@ -1,6 +1,6 @@
 """Path and model name to a route: upstream, converter, price."""
 
-from dataclasses import dataclass
+import msgspec
 
 from proxy.api_errors import ApiError
 from proxy.snapshots import Plane, View
@@ -9,10 +9,10 @@ from turnpike.contracts import rating
 from turnpike.contracts.snapshots import Candidate, ModelSnapshot, PriceSet
 
 RETIRED = "retired"
+KNOWN_MAX = 10_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Where a request may go, by priority, and what it costs."""
 
     model: ModelSnapshot
@@ -22,12 +22,39 @@ class Route:
     is_successor: bool
 
 
+class _Known(msgspec.Struct, frozen=True):
+    """A route that was found, and what it was found from; `hops` in it are in no order yet."""
+
+    view: View
+    route: Route
+    candidates: list[Candidate]
+
+
+_known: dict[tuple[str, str], _Known] = {}
+
+
 def route_model(view: View, name: str, *, at_us: int) -> Route:
     """The route of a model name for a key.
 
     Raises ApiError: 404 for an unknown, disabled or unpriced model, 403 for one the key or its tier
-    may not use, 529 when no upstream that serves it is enabled.
+    may not use, 529 when no upstream that serves it is enabled. What was found is remembered for as
+    long as the very same view and prices come in; the hops are drawn anew each time.
     """
+    price_set = view.plane.find_price_set(book=view.terms.book, at_us=at_us)
+    known = _known.get((view.digest, name))
+    if known is None or known.view is not view or known.route.price_set is not price_set:
+        route, candidates = _find_route(view, name, price_set)
+        known = _Known(view, route, candidates)
+        if len(_known) >= KNOWN_MAX:
+            _known.clear()
+        _known[view.digest, name] = known
+    if len(known.candidates) == 1:
+        return known.route
+    hops = in_order(view.plane.snapshot.upstreams, known.candidates)
+    return msgspec.structs.replace(known.route, hops=hops)
+
+
+def _find_route(view: View, name: str, price_set: PriceSet | None) -> tuple[Route, list[Candidate]]:
     plane = view.plane
     model = plane.find_model(name)
     if model is None or not model.is_enabled:
@@ -39,7 +66,6 @@ def route_model(view: View, name: str, *, at_us: int) -> Route:
         if successor is not None and successor.is_enabled:
             served, candidates, is_successor = successor, _enabled(plane, successor), True
     _check_allowed(view, asked=model, served=served)
-    price_set = plane.find_price_set(book=view.terms.book, at_us=at_us)
     if price_set is None or not is_priced(price_set, served.model):
         raise _unknown(name)
     if not candidates:
@@ -51,13 +77,14 @@ def route_model(view: View, name: str, *, at_us: int) -> Route:
             "No upstream serves this model at the moment.",
             retry_after_seconds=5,
         )
-    return Route(
+    route = Route(
         model=served,
         requested=name,
         price_set=price_set,
         hops=hops_of(plane.snapshot.upstreams, candidates),
         is_successor=is_successor,
     )
+    return route, candidates
 
 
 def is_priced(price_set: PriceSet, model: str) -> bool:

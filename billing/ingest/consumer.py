@@ -98,7 +98,11 @@ class Consumer:
     def _read(self, shard: int) -> list[Entry]:
         try:
             if shard in self._interrupted:
-                return self._read_group(shard, "0")
+                again = self._read_group(shard, "0")
+                if again:
+                    return again
+                # Somebody else has done it, or Redis lost it: nothing is in hand any more.
+                self._interrupted.discard(shard)
             return self._claim(shard) or self._read_group(shard, ">")
         except redis.ResponseError as error:
             if NO_GROUP not in str(error):

@@ -7,6 +7,7 @@ retries but one: a request that could not leave on an old connection goes out on
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Awaitable
 from dataclasses import dataclass
 
 from proxy.asgi import Headers
@@ -64,15 +65,12 @@ class UpstreamResponse:
         self._connection = connection
         self._exchange = exchange
 
-    async def read_chunk(self, timeout_seconds: float) -> bytes:
+    def read_chunk(self, timeout_seconds: float) -> Awaitable[bytes]:
         """Everything that came since the last call; waits for more, and is empty at a clean end.
 
         Raises ReadTimeout, ConnectionLost or ProtocolError, after what came before has been read.
         """
-        exchange = self._exchange
-        if exchange.chunks or not exchange.is_complete:
-            return await self._connection.read(exchange, timeout_seconds)
-        return b""
+        return self._connection.read(self._exchange, timeout_seconds)
 
     async def read_all(self, limit_bytes: int, timeout_seconds: float) -> bytes:
         """The whole body within the time. Raises BodyTooLarge beyond it, and as read_chunk."""
@@ -81,9 +79,9 @@ class UpstreamResponse:
         deadline = loop.time() + timeout_seconds
         pieces: list[bytes] = []
         while exchange.body_bytes <= limit_bytes:
-            piece = await self.read_chunk(max(0.0, deadline - loop.time()))
-            if not piece:
+            if exchange.is_complete and not exchange.chunks:
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            piece = await self.read_chunk(max(0.0, deadline - loop.time()))
             pieces.append(piece)
         self.close()
         raise BodyTooLarge(f"The body passes {limit_bytes} bytes.", is_reused=self.is_reused)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from urllib.parse import urlsplit
 
+import msgspec
+
 from proxy.api_errors import ApiError, overloaded
 from proxy.metrics import METRICS
 from proxy.responses import upstream_request_headers
@@ -69,8 +71,7 @@ class AttemptFailed(Exception):
         self.cooling_seconds = cooling_seconds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True):
     """What is sent: the same for each attempt but for the upstream's own name of the model."""
 
     path: bytes

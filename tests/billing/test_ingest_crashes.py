@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 import redis
 
+from billing.ingest.consumer import Consumer
 from billing.services.reconciliation import reconcile
 from tests.billing.usage_world import (
     USAGE_NANO,
@@ -81,6 +82,37 @@ def test_killed_at_each_point_everything_is_posted_exactly_once(
         assert redis_client.zcard(keyspace.unposted(shop.shard)) == 0
     assert [finding for finding in reconcile() if finding.differences] == []
     sums_agree()
+
+
+def test_a_consumer_goes_on_when_another_one_did_what_it_had_in_hand(
+    redis_client: redis.Redis,
+) -> None:
+    shop = make_shop(credit=1_000_000_000)
+    consumer = Consumer(redis_client, name="interrupted", mark=lose_connection_once())
+    append(redis_client, make_event(shop))
+    with pytest.raises(redis.ConnectionError):
+        consumer.turn(shop.shard)
+    assert Consumer(redis_client, name="other", claim_idle_ms=0).turn(shop.shard) == 1
+    after = make_event(shop)
+    append(redis_client, after)
+
+    handled = consumer.turn(shop.shard)
+
+    assert handled == 1
+    assert [row.rank for row in rows_of(after.rid)] == [after.rank]
+    assert stream_lengths(redis_client) == 0
+
+
+def lose_connection_once() -> Callable[[str], None]:
+    """A mark at which Redis goes away, the first time that a batch was published."""
+    left = ["published"]
+
+    def mark(point: str) -> None:
+        if point in left:
+            left.remove(point)
+            raise redis.ConnectionError
+
+    return mark
 
 
 def test_two_processes_side_by_side_post_each_event_once(redis_client: redis.Redis) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import redis
@@ -285,12 +286,12 @@ def settle(client: "redis.Redis", event: Event, *, scopes: tuple[str, ...] = ("t
 
 def process_environment() -> dict[str, str]:
     """What a process needs to work on this test's own databases."""
-    url = os.environ["DATABASE_URL"].rpartition("/")[0]
-    name = connection.settings_dict["NAME"]
+    # Only the path changes: on a unix socket the server's place is in the query.
+    url = urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}")
     root = Path(__file__).resolve().parents[2]
     return {
         **os.environ,
-        "DATABASE_URL": f"{url}/{name}",
+        "DATABASE_URL": url.geturl(),
         "PYTHONPATH": f"{root / 'platform'}:{root}",
         "DJANGO_SETTINGS_MODULE": "turnpike.settings",
     }

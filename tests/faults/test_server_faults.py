@@ -73,7 +73,8 @@ async def test_hanging_redis_refuses_or_falls_back_at_once_and_no_stream_feels_i
     assert (refused.status, refused.error_type) == (529, "overloaded_error")
     assert admitted.is_answered
     assert max(refused_seconds, admitted_seconds) < REFUSED_SECONDS_MAX
-    assert time.monotonic() - begun < PAUSE_MS / 1_000 or max(gaps) < REFUSED_SECONDS_MAX
+    # A chunk each 50 ms, all the time.
+    assert max(gaps) < REFUSED_SECONDS_MAX
     event = await world.event_of_rank(admitted, REPORTED)
     assert event.tokens["output_tokens"] == world.billed_output(admitted)
     for connection in connections.values():

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.storm.client import Connection, Seen
 
-CLIENTS = 28
+CLIENTS = 36
 MODELS = ("claude-sonnet-4-5", "claude-haiku-4-5", "claude-opus-4-5")
 TENANTS: tuple[dict[str, Any], ...] = (
     {"name": "big", "tier": "enterprise", "credit": "1000"},

@@ -6,7 +6,7 @@ three records that were kept apart. Every sentence of a storm's promise is one c
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -82,16 +82,33 @@ class Verdict:
 
 def judge(cluster: Cluster, *, seen: Sequence[Seen], killed_at_us: Sequence[int]) -> Verdict:
     """Check every request that anybody knows of."""
+    return compare(
+        charged=read_charged(cluster),
+        billed=cluster.billed(),
+        unknown={row[0] for row in cluster.rows(_ATTEMPTS) if row[1] == "unknown"},
+        seen=seen,
+        killed_at_us=killed_at_us,
+    )
+
+
+def compare(
+    *,
+    charged: Sequence[Charged],
+    billed: Sequence[Mapping[str, Any]],
+    unknown: Collection[UUID],
+    seen: Sequence[Seen],
+    killed_at_us: Sequence[int],
+) -> Verdict:
+    """Check events, the simulator's rows and the clients' notes against one another."""
     verdict = Verdict()
-    charged = {item.rid: item for item in read_charged(cluster)}
-    billed = _billed_by_request(cluster, verdict)
+    events = {event.rid: event for event in charged}
+    rows = _by_request(billed, verdict)
     answers = {
         ids.parse_public_id(ids.REQUEST, item.request_id): item for item in seen if item.request_id
     }
-    unknown = {row[0] for row in cluster.rows(_ATTEMPTS) if row[1] == "unknown"}
     prices = read_prices()
-    for rid in sorted(charged.keys() | billed.keys()):
-        event, row, answer = charged.get(rid), billed.get(rid), answers.get(rid)
+    for rid in sorted(events.keys() | rows.keys()):
+        event, row, answer = events.get(rid), rows.get(rid), answers.get(rid)
         if event is None:
             verdict.blame(rid, f"billed by the simulator and lost: {row}")
             continue
@@ -102,8 +119,8 @@ def judge(cluster: Cluster, *, seen: Sequence[Seen], killed_at_us: Sequence[int]
             _check_unknown(event, answer, killed_at_us, verdict)
         else:
             _check_tokens(event, row, answer, verdict)
-    _check_clients(seen, answers, charged, killed_at_us, verdict)
-    _count(verdict, seen=seen, charged=charged.values(), billed=len(billed), unknown=len(unknown))
+    _check_clients(seen, answers, events, killed_at_us, verdict)
+    _count(verdict, seen=seen, charged=charged, billed=len(rows), unknown=len(unknown))
     return verdict
 
 
@@ -153,9 +170,11 @@ def tokens_of(row: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
-def _billed_by_request(cluster: Cluster, verdict: Verdict) -> dict[UUID, dict[str, Any]]:
-    found: dict[UUID, dict[str, Any]] = {}
-    for row in cluster.billed():
+def _by_request(
+    billed: Iterable[Mapping[str, Any]], verdict: Verdict
+) -> dict[UUID, Mapping[str, Any]]:
+    found: dict[UUID, Mapping[str, Any]] = {}
+    for row in billed:
         rid = ids.parse_public_id(ids.REQUEST, row["turnpike_request_id"])
         if rid in found:
             verdict.blame(rid, f"billed by the simulator twice: {found[rid]} and {row}")

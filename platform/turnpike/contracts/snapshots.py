@@ -182,8 +182,12 @@ class PriceSet:
     from_us: int
     until_us: int | None = None
     currency: str = "USD"
-    # By model; "*": what is sold by the unit. Left out of the hash: the number names the set.
-    prices: Mapping[str, tuple[Price, ...]] = field(default_factory=dict, hash=False)
+    # By model; "*": what is sold by the unit.
+    prices: Mapping[str, tuple[Price, ...]] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        """The number names the set: caches of every request look it up by this."""
+        return self.price_set
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,11 @@ OUTCOME_CUT = "cut"  # billed, and ended early on either side
 OUTCOME_UNKNOWN = "unknown"  # it may have billed; nobody read the answer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Nobody changes these three once they are made. They are not frozen, since that makes them three
+# times as dear to make (8 instead of 3 us a request, measured), and every request makes all three.
+
+
+@dataclass(slots=True, kw_only=True)
 class Attempt:
     """One try at an upstream; at most one of a request's attempts is billed to the tenant."""
 
@@ -38,7 +42,7 @@ class Attempt:
     usage: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class EventBase:
     """What is known of a request at admission: enough to write an event without its worker."""
 
@@ -58,7 +62,7 @@ class EventBase:
     requested_model: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class UsageEvent:
     """The record that ends a request's life. `usage` is the upstream's own, last values.
 

@@ -31,12 +31,25 @@ _VALUES = {character: value for value, character in enumerate(ALPHABET)}
 
 def uuid7(*, at_ms: int | None = None) -> UUID:
     """A new UUIDv7: 48 bits of milliseconds, 74 bits of randomness."""
-    milliseconds = clock.now_ms() if at_ms is None else at_ms
+    return UUID(int=_uuid7_number(clock.now_ms() if at_ms is None else at_ms))
+
+
+def new_request_id() -> tuple[str, str]:
+    """A new request's UUIDv7 as text, and its public id.
+
+    The same as going through `uuid7`, at half the price: no UUID object is made.
+    """
+    number = _uuid7_number(clock.now_ms())
+    digits = f"{number:032x}"
+    text = f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    return text, _public_id(REQUEST, number)
+
+
+def _uuid7_number(milliseconds: int) -> int:
     random_bits = int.from_bytes(os.urandom(10), "big")
     value = (milliseconds & 0xFFFFFFFFFFFF) << 80
     value |= 0x7000 << 64 | (random_bits >> 68) << 64
-    value |= 0x8000000000000000 | (random_bits & 0x3FFFFFFFFFFFFFFF)
-    return UUID(int=value)
+    return value | 0x8000000000000000 | (random_bits & 0x3FFFFFFFFFFFFFFF)
 
 
 def uuid7_floor(at: datetime) -> UUID:
@@ -51,8 +64,7 @@ def uuid7_ms(value: UUID) -> int:
 
 def public_id(prefix: str, value: UUID) -> str:
     """A UUID as people and programs see it, for example ``req_01`` and 22 characters."""
-    high, low = divmod(value.int, _HALF)
-    return f"{prefix}_{VERSION}{_encode_half(high)}{_encode_half(low)}"
+    return _public_id(prefix, value.int)
 
 
 def parse_public_id(prefix: str, text: str) -> UUID:
@@ -69,6 +81,11 @@ def parse_public_id(prefix: str, text: str) -> UUID:
     if number >= 1 << 128:
         raise ValueError(f"Not an id of the form {head}…: {text[:40]!r}.")
     return UUID(int=number)
+
+
+def _public_id(prefix: str, number: int) -> str:
+    high, low = divmod(number, _HALF)
+    return f"{prefix}_{VERSION}{_encode_half(high)}{_encode_half(low)}"
 
 
 def _encode_half(number: int) -> str:
