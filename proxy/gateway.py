@@ -79,11 +79,7 @@ class Gateway:
         self._client = UpstreamClient(
             connections_max=config.upstream_connections_max, idle_seconds=UPSTREAM_IDLE_SECONDS
         )
-        forwarder = Forwarder(
-            self._client,
-            master_keys=config.master_keys,
-            simulator_control=config.simulator_control,
-        )
+        forwarder = self._build_forwarder()
         self.switchboard = self._build_switchboard(forwarder)
         admitter = Admitter(
             config=config,
@@ -173,6 +169,13 @@ class Gateway:
         self._journal.close()
         await self._client.close()
         await self._pipe.stop()
+
+    def _build_forwarder(self) -> Forwarder:
+        return Forwarder(
+            self._client,
+            master_keys=self.config.master_keys,
+            simulator_control=self.config.simulator_control,
+        )
 
     def _build_switchboard(self, forwarder: Forwarder) -> Switchboard:
         board, moves = HealthBoard(), Moves()

@@ -291,7 +291,7 @@ class Pipeline:
         elif meter.has_started:
             outcome.rank, outcome.usage = words.RANK_OBSERVED, meter.observed_usage()
             METRICS.cut_streams.inc()
-            if exchange.tries is not None and not exchange.is_stopped:
+            if exchange.tries is not None and not (meter.is_complete or exchange.is_stopped):
                 exchange.tries.note_broken()
         exchange.end_attempt(
             words.OUTCOME_ANSWERED

@@ -6,7 +6,7 @@ an upstream says about our own credentials or quota is never shown to a tenant.
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from urllib.parse import urlsplit
 
@@ -78,7 +78,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[bytes, bytes]
     request_id: str
     is_stream: bool
-    begun_at: float = field(default_factory=clock.monotonic_seconds)
+    begun_at: float = msgspec.field(default_factory=clock.monotonic_seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,8 @@ WINDOW_FAILURES_MIN = 10
 OPEN_MS_MIN = 1_000
 OPEN_MS_MAX = 10_000  # the longest time until a broken upstream is tried again
 OPENS_MAX = 8
+# So long after it was found well again, the first failure counts as much as many.
+PROBATION_MS = 10_000
 JITTER = 0.2
 COOLING_MS_MAX = 60_000
 BREAKER_FIELD = "breaker"
@@ -37,6 +39,8 @@ class Peer:
     open_until_ms: int = 0
     opens: int = 0
     changed_at_ms: int = 0
+    closed_at_ms: int = 0  # when it was found well again
+    is_dead: bool = False  # by the last check
     trials: int = 0  # requests that are trying it while it is half open
     heard_at_ms: int = 0  # when it last answered or failed
     cooling: dict[int, int] = field(default_factory=dict)
@@ -111,7 +115,7 @@ class HealthBoard:
         peer.failures_in_row = 0
         peer.window_good += 1
         if peer.is_open:
-            peer.is_open, peer.opens = False, 0
+            peer.is_open, peer.closed_at_ms = False, self._now_ms()
             peer.window_good = peer.window_bad = 0
             self._note_change(upstream, peer)
 
@@ -123,21 +127,24 @@ class HealthBoard:
         if peer.is_open:
             if self._now_ms() >= peer.open_until_ms:
                 self._open(upstream, peer)
-        elif peer.failures_in_row >= FAILURES_IN_ROW_MAX or (
-            peer.window_bad >= WINDOW_FAILURES_MIN and peer.window_bad >= peer.window_good
-        ):
+        elif self._is_too_bad(peer):
             self._open(upstream, peer)
 
     def note_alive(self, upstream: int) -> None:
-        """A check found it alive: requests may try it at once."""
+        """A check found it alive: if it was found dead before, requests may try it at once.
+
+        Otherwise it fails in ways that checks do not see, and its time runs as it was set.
+        """
         peer = self._heard(upstream)
-        if peer.is_open and peer.open_until_ms > self._now_ms():
+        if peer.is_dead and peer.is_open and peer.open_until_ms > self._now_ms():
             peer.open_until_ms = self._now_ms()
             self._note_change(upstream, peer)
+        peer.is_dead = False
 
     def note_dead(self, upstream: int) -> None:
         """A check found it dead: no request need find out."""
         peer = self.peer(upstream)
+        peer.is_dead = True
         if peer.is_open:
             peer.heard_at_ms = self._now_ms()
             self._open(upstream, peer)
@@ -206,7 +213,17 @@ class HealthBoard:
             peer.window_at_ms, peer.window_good, peer.window_bad = now_ms, 0, 0
         return peer
 
+    def _is_too_bad(self, peer: Peer) -> bool:
+        is_on_probation = self._now_ms() - peer.closed_at_ms < PROBATION_MS
+        return (
+            is_on_probation
+            or peer.failures_in_row >= FAILURES_IN_ROW_MAX
+            or (peer.window_bad >= WINDOW_FAILURES_MIN and peer.window_bad >= peer.window_good)
+        )
+
     def _open(self, upstream: int, peer: Peer) -> None:
+        if not peer.is_open and self._now_ms() - peer.closed_at_ms >= PROBATION_MS:
+            peer.opens = 0
         period_ms = min(OPEN_MS_MIN << peer.opens, OPEN_MS_MAX)
         # Earlier by some, so that the workers of a fleet do not all try in the same instant.
         spread = 1.0 - random.random() * JITTER  # noqa: S311

@@ -9,6 +9,7 @@ from proxy.upstreams.health import (
     FAILURES_IN_ROW_MAX,
     OPEN_MS_MAX,
     OPEN_MS_MIN,
+    PROBATION_MS,
     WINDOW_FAILURES_MIN,
     WINDOW_MS,
     HealthBoard,
@@ -130,14 +131,42 @@ def test_late_failures_of_what_ran_before_do_not_prolong_it(
     assert board.peer(1).open_until_ms == until_ms
 
 
-def test_a_check_that_finds_it_alive_lets_requests_try_at_once(board: HealthBoard) -> None:
+def test_a_check_that_finds_the_dead_alive_lets_requests_try_at_once(board: HealthBoard) -> None:
     fail(board)
+    board.note_dead(1)
     assert not is_usable(board)
 
     board.note_alive(1)
 
     assert is_usable(board)
     assert board.peer(1).is_open
+
+
+def test_checks_say_nothing_of_an_upstream_that_fails_in_its_answers(board: HealthBoard) -> None:
+    fail(board)
+
+    board.note_alive(1)
+
+    assert not is_usable(board)
+
+
+def test_the_first_failure_after_it_was_well_again_opens_it_for_longer(
+    board: HealthBoard, clock: Clock
+) -> None:
+    fail(board)
+    clock.now_ms += OPEN_MS_MIN
+    board.note_good(1)
+
+    board.note_failure(1)
+
+    assert board.peer(1).open_until_ms - clock.now_ms > 0.8 * 2 * OPEN_MS_MIN - 1
+    clock.now_ms += 2 * OPEN_MS_MIN
+    board.note_good(1)
+    clock.now_ms += PROBATION_MS
+    board.note_failure(1)
+    assert is_usable(board)
+    fail(board)
+    assert board.peer(1).open_until_ms - clock.now_ms <= OPEN_MS_MIN
 
 
 def test_checks_that_find_it_dead_keep_requests_away(board: HealthBoard, clock: Clock) -> None:
