@@ -297,11 +297,19 @@ def _upstream(row: Upstream) -> UpstreamSnapshot:
         kind=row.kind,
         base_url=row.base_url,
         credentials=tuple(
-            CredentialSnapshot(credential=credential.pk, sealed=credential.sealed)
+            CredentialSnapshot(
+                credential=credential.pk,
+                sealed=credential.sealed,
+                requests_per_minute=credential.requests_per_minute,
+                concurrency=credential.concurrency,
+            )
             for credential in credentials
             if credential.is_enabled
         ),
         is_enabled=row.is_enabled,
+        is_draining=row.is_draining,
+        requests_per_minute=row.requests_per_minute,
+        concurrency=row.concurrency,
         is_simulator=row.is_simulator,
         send_request_id=row.send_request_id,
         on_disconnect=row.on_disconnect,
