@@ -8,7 +8,6 @@ body that is sent.
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -108,16 +107,11 @@ def _top_level(raw: bytes) -> tuple[Mapping[str, msgspec.Raw], bool]:
     # A compact object without a duplicate is exactly as long as its members put together.
     if len(fields) > FIELDS_MAX:
         raise _invalid(f"Request body: at most {FIELDS_MAX} fields are accepted")
-    length = 1 + sum([_encoded_length(name) + len(value) + 2 for name, value in fields.items()])
+    length = 1 + sum([len(_encode(name)) + len(value) + 2 for name, value in fields.items()])
     if fields and length == len(raw):
         return fields, True
     _refuse_duplicates(raw)
     return fields, False
-
-
-@lru_cache(maxsize=1_024)  # requests have the same few names
-def _encoded_length(name: str) -> int:
-    return len(_encode(name))
 
 
 def _refuse_duplicates(raw: bytes) -> None:
