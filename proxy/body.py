@@ -107,7 +107,7 @@ def _top_level(raw: bytes) -> tuple[Mapping[str, msgspec.Raw], bool]:
     # A compact object without a duplicate is exactly as long as its members put together.
     if len(fields) > FIELDS_MAX:
         raise _invalid(f"Request body: at most {FIELDS_MAX} fields are accepted")
-    length = 1 + sum(len(_encode(name)) + len(value) + 2 for name, value in fields.items())
+    length = 1 + sum([len(_encode(name)) + len(value) + 2 for name, value in fields.items()])
     if fields and length == len(raw):
         return fields, True
     _refuse_duplicates(raw)

@@ -45,6 +45,7 @@ class Exchange(msgspec.Struct, kw_only=True):
     is_ended_elsewhere: bool = False
     is_given_back: bool = False  # platform or upstream caused the void: its request is not counted
     is_client_gone: bool = False
+    ignored: tuple[str, ...] = ()  # what of the client's body the upstream was not sent
     is_drained: bool = False  # once the client is gone, read on: the upstream bills it anyway
     stopped_by: ApiError | None = None
     close_upstream: Callable[[], object] | None = None

@@ -56,6 +56,7 @@ class Cycle:
         "response_complete",
         "response_started",
         "scope",
+        "task",
     )
 
     def __init__(
@@ -72,6 +73,7 @@ class Cycle:
         self.scope = scope
         self.keep_alive = keep_alive
         self.expects_continue = expects_continue
+        self.task: asyncio.Task[None] | None = None
         self.disconnected = False
         self.response_started = False
         self.response_complete = False
@@ -126,9 +128,9 @@ class Cycle:
                 logger.error("The ASGI application returned without completing its answer.")
                 await self._give_up()
         finally:
-            task = asyncio.current_task()
-            if task is not None:
-                tasks.discard(task)
+            if self.task is not None:
+                tasks.discard(self.task)
+                self.task = None
 
     async def _give_up(self) -> None:
         """Say 500 while nothing has left, else close."""
@@ -317,9 +319,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport,
             self.flow,
             default_lines=self._lines_of_defaults(),
-            keep_alive=(
-                version != "1.0" and not self._is_draining and parser.should_keep_alive()
-            ),
+            keep_alive=(version != "1.0" and not self._is_draining and parser.should_keep_alive()),
             expects_continue=self.expect_100_continue,
             on_response=self.on_response_complete,
         )
@@ -355,8 +355,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start(self, cycle: Cycle) -> None:
         self._running = cycle
-        task = self.loop.create_task(cycle.run(cast(App, self.app), self.tasks))
-        self.tasks.add(task)
+        cycle.task = self.loop.create_task(cycle.run(cast(App, self.app), self.tasks))
+        self.tasks.add(cycle.task)
 
     def _end_idle(self) -> None:
         """Close what has been idle for too long; look again later where a request came between."""

@@ -190,7 +190,13 @@ class StreamMeter:
     `output_chars` changed, `usage_version` when `usage` did.
     """
 
-    def __init__(self, max_tokens: int | None = None, ratio: float = CHARACTERS_RATIO) -> None:
+    def __init__(
+        self,
+        max_tokens: int | None = None,
+        ratio: float = CHARACTERS_RATIO,
+        *,
+        is_input_estimated: bool = False,
+    ) -> None:
         self.usage: dict[str, Any] = {}
         self.output_chars = 0
         self.estimated_thinking_tokens = 0
@@ -205,6 +211,7 @@ class StreamMeter:
         self.usage_version = 0
         self._max_tokens = max_tokens
         self._ratio = ratio
+        self._is_input_estimated = is_input_estimated
         self._thinking_chars = 0
         self._has_final_output = False
         self._parser = EventParser()
@@ -288,6 +295,10 @@ class StreamMeter:
     def _end(self, message: _MessageDelta) -> None:
         self.stop_reason = message.delta.stop_reason or self.stop_reason
         news = _usage_of(message.usage, self.flags)
+        if self._is_input_estimated and news:
+            # A guess stood there until now, and the truth may be lower.
+            self.usage.pop("input_tokens", None)
+            self._is_input_estimated = False
         self._merge(news)
         reported = news.get("output_tokens")
         if reported is not None:

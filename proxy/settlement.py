@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 OUTBOX_MAX = 200_000
 BATCH = 500
-# What the ingest takes is posted within a second or two.
+# The ingest comes by each second: nobody asks before, and what waits for longer is overdue.
+POSTING_SECONDS = 1.0
 OVERDUE_SECONDS = 5.0
 
 _encode = msgspec.json.Encoder().encode
@@ -110,8 +111,9 @@ class Settlement:
     async def confirm(self, *, is_last: bool = False) -> None:
         """Forget what is posted, and send again what should be by now. May raise RedisAway.
 
-        What is overdue is asked for less often the longer it waits, so that a backlog of thousands
-        does not cost as many questions each round; at the last round everything is asked for.
+        Nothing is asked for that can hardly be there yet, and what is overdue the less often the
+        longer it waits, so that a backlog of thousands does not cost as many questions each round.
+        At the last round everything is asked for.
         """
         now = self._monotonic()
         waiting = iter([item for item in self._outbox.values() if is_last or item.ask_at <= now])
@@ -149,6 +151,7 @@ class Settlement:
     async def _send(self, ended: Ended) -> bool:
         """Whether Redis took it."""
         ended.sent_at = self._monotonic()
+        ended.ask_at = ended.sent_at + POSTING_SECONDS
         try:
             await self._limiter.settle(
                 ended.spec,

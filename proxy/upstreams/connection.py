@@ -134,6 +134,10 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
+    def time(self) -> float:
+        """The loop's time; asking for the running loop each time costs a system call."""
+        return self._loop.time()
+
     def is_stale(self) -> bool:
         """Whether the peer closed or spoke while the connection was idle, as the kernel sees it."""
         if self.is_gone:
@@ -271,6 +275,7 @@ class Connection(asyncio.Protocol):
                 self._is_reading = True
                 self._transport.resume_reading()
             self.is_reused = True
+            self.idle_since = self._loop.time()
             self._on_idle(self)
         else:
             self.abort()

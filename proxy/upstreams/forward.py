@@ -18,17 +18,24 @@ from proxy.responses import upstream_request_headers
 from proxy.upstreams import client as wire
 from proxy.upstreams.selection import Hop
 from turnpike.contracts import usage as words
-from turnpike.contracts.snapshots import UpstreamSnapshot, credential_place
+from turnpike.contracts.snapshots import (
+    UPSTREAM_OPENAI,
+    UpstreamSnapshot,
+    credential_place,
+)
 from turnpike.kernel import clock, sealing
 
 logger = logging.getLogger(__name__)
 
+CHAT_PATH = b"/v1/chat/completions"
 ERROR_BYTES_MAX = 1024 * 1024
 ERROR_SECONDS = 10.0
 HEADERS_SECONDS_MIN = 0.05
 CHECK_PATH = b"/v1/models?limit=1"
 CHECK_SECONDS = 5.0
 RETRY_AFTER_MAX = 60
+# What an OpenAI-compatible upstream is told of a client; the rest speaks of Anthropic's API.
+CHAT_HEADERS = frozenset((b"accept", b"accept-encoding", b"content-type", b"user-agent"))
 CREDENTIALS_MAX = 1_000
 # What an upstream says of us, not of the tenant: bad credentials, no credit, no quota, no capacity.
 OURS = frozenset((401, 402, 403, 407, 408, 409, 425, 429))
@@ -86,6 +93,7 @@ class _Peer:
     target: wire.Target
     path_prefix: bytes
     secrets: Mapping[int | None, bytes]
+    is_chat: bool
 
     def secret_of(self, credential: int | None) -> bytes:
         """The secret of a credential; where it does not open, another's, else none."""
@@ -126,7 +134,7 @@ class Forwarder:
             response = await self._client.send(
                 peer.target,
                 b"POST",
-                peer.path_prefix + call.path,
+                peer.path_prefix + (CHAT_PATH if peer.is_chat else call.path),
                 headers,
                 body,
                 connect_timeout_seconds=upstream.connect_timeout_seconds,
@@ -145,7 +153,9 @@ class Forwarder:
         peer = self._peer(upstream)
         headers = [(b"anthropic-version", b"2023-06-01")]
         secret = peer.secret_of(None)
-        if secret:
+        if secret and peer.is_chat:
+            headers = [(b"authorization", b"Bearer " + secret)]
+        elif secret:
             headers.append((b"x-api-key", secret))
         try:
             response = await self._client.send(
@@ -170,6 +180,8 @@ class Forwarder:
         is_tls = parts.scheme == "https"
         host = parts.hostname or ""
         port = parts.port or (443 if is_tls else 80)
+        prefix = parts.path.rstrip("/")
+        is_chat = upstream.kind == UPSTREAM_OPENAI
         peer = _Peer(
             target=wire.Target(
                 host=host,
@@ -177,8 +189,10 @@ class Forwarder:
                 is_tls=is_tls,
                 host_header=parts.netloc.rpartition("@")[2].encode(),
             ),
-            path_prefix=parts.path.rstrip("/").encode(),
+            # Base URLs of OpenAI's clients end with the version, Anthropic's do not.
+            path_prefix=(prefix.removesuffix("/v1") if is_chat else prefix).encode(),
             secrets=self._secrets(upstream),
+            is_chat=is_chat,
         )
         self._peers[upstream.upstream] = (upstream, peer)
         return peer
@@ -202,7 +216,11 @@ class Forwarder:
         upstream = hop.upstream
         headers = upstream_request_headers(call.headers)
         secret = peer.secret_of(hop.credential)
-        if secret:
+        if peer.is_chat:
+            headers = [field for field in headers if field[0] in CHAT_HEADERS]
+        if secret and peer.is_chat:
+            headers.append((b"authorization", b"Bearer " + secret))
+        elif secret:
             headers.append((b"x-api-key", secret))
         if upstream.send_request_id:
             headers.append((b"x-turnpike-request-id", call.request_id.encode()))
@@ -232,7 +250,8 @@ class Forwarder:
                 retry_after_seconds=_retry_after(response.headers),
             ),
             outcome=words.OUTCOME_REFUSED,
-            upstream_request_id=header_of(response.headers, b"request-id"),
+            upstream_request_id=header_of(response.headers, b"request-id")
+            or header_of(response.headers, b"x-request-id"),
             blame=_blame_of(status),
             cooling_seconds=_cooling_seconds(response),
         )

@@ -9,7 +9,7 @@ new conversation whose home is busy beyond its share, and it is then remembered 
 import math
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from proxy.metrics import METRICS
@@ -35,6 +35,8 @@ class Hop:
     weight: int = 1
     priority: int = 0
     credential: int | None = None
+    body: bytes | None = None  # what it is sent, where that is not the client's own body
+    ignored: tuple[str, ...] = ()  # what of the client's body it is not sent
 
 
 Tried = Collection[tuple[int, int | None]]
@@ -174,13 +176,7 @@ class Chooser:
             credential = usable[self._turn % len(usable)]
         else:
             credential = _rendezvous(usable, conversation.number, _credential_weight)
-        return Hop(
-            upstream=hop.upstream,
-            upstream_model=hop.upstream_model,
-            weight=hop.weight,
-            priority=hop.priority,
-            credential=credential,
-        )
+        return replace(hop, credential=credential)
 
 
 def _open_to_new(hops: Sequence[Hop]) -> list[Hop]:
