@@ -16,6 +16,7 @@ from accounts.models import REASON_LENGTH_MAX
 from billing.models.upstreams import Upstream, UpstreamCredential
 from billing.services import upstream_control as control
 from billing.services.upstream_probe import probe_upstream
+from turnpike.control.caller import Caller
 from turnpike.control.drf import EffectiveSerializer, OperatorView, StrictSerializer
 from turnpike.control.pages import PAGE_PARAMETERS, keyset_page, page_of
 
@@ -167,47 +168,46 @@ class UpstreamView(OperatorView):
         return Response(_write(row))
 
 
-class _StateView(OperatorView):
-    """Puts an upstream into a state."""
+class EnableUpstreamView(OperatorView):
+    """Puts an upstream into service."""
 
-    changes: dict[str, bool]
-
-    def post(self, request: Request, upstream_id: str) -> Response:
-        """Change the state from the next request on."""
-        reason = read(StateInput, request.data)["reason"]
-        row = control.update_upstream(
-            caller=self.caller, number=upstream_id, changes=self.changes, reason=reason
-        )
-        return Response(_write(row))
-
-
-def _state_schema(word: str) -> Any:
-    return extend_schema(
-        operation_id=f"operator_upstreams_{word}",
+    @extend_schema(
+        operation_id="operator_upstreams_enable",
         request=StateInput,
         responses=ChangedUpstreamSerializer,
     )
+    def post(self, request: Request, upstream_id: str) -> Response:
+        """Serve from the next request, new conversations too."""
+        changes = {"is_enabled": True, "is_draining": False}
+        return _change_state(self.caller, request, upstream_id, changes)
 
 
-@_state_schema("enable")
-class EnableUpstreamView(_StateView):
-    """Puts an upstream into service."""
+class DisableUpstreamView(OperatorView):
+    """Takes an upstream out of service."""
 
-    changes = {"is_enabled": True, "is_draining": False}
+    @extend_schema(
+        operation_id="operator_upstreams_disable",
+        request=StateInput,
+        responses=ChangedUpstreamSerializer,
+    )
+    def post(self, request: Request, upstream_id: str) -> Response:
+        """Send nothing more from the next request; what runs there ends by itself."""
+        changes = {"is_enabled": False}
+        return _change_state(self.caller, request, upstream_id, changes)
 
 
-@_state_schema("disable")
-class DisableUpstreamView(_StateView):
-    """Takes an upstream out of service; what runs there ends by itself."""
+class DrainUpstreamView(OperatorView):
+    """Empties an upstream without anybody noticing."""
 
-    changes = {"is_enabled": False}
-
-
-@_state_schema("drain")
-class DrainUpstreamView(_StateView):
-    """Leaves an upstream the conversations that it has, and gives it no new ones."""
-
-    changes = {"is_draining": True}
+    @extend_schema(
+        operation_id="operator_upstreams_drain",
+        request=StateInput,
+        responses=ChangedUpstreamSerializer,
+    )
+    def post(self, request: Request, upstream_id: str) -> Response:
+        """Leave it the conversations that it has, and give it no new ones."""
+        changes = {"is_draining": True}
+        return _change_state(self.caller, request, upstream_id, changes)
 
 
 class UpstreamCredentialView(OperatorView):
@@ -251,6 +251,14 @@ class ProbeUpstreamView(OperatorView):
         """Whether it can be reached and takes its credentials."""
         row = control.get_upstream(upstream_id)
         return Response({"probes": [asdict(probe) for probe in probe_upstream(row)]})
+
+
+def _change_state(
+    caller: Caller, request: Request, upstream_id: str, changes: dict[str, bool]
+) -> Response:
+    reason = read(StateInput, request.data)["reason"]
+    row = control.update_upstream(caller=caller, number=upstream_id, changes=changes, reason=reason)
+    return Response(_write(row))
 
 
 def _write(row: Upstream) -> dict[str, Any]:
