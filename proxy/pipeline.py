@@ -14,7 +14,7 @@ from proxy.exchange import Exchange
 from proxy.journal import Journal, JournalUnwritable
 from proxy.keeper import Keeper
 from proxy.limiter.answers import rate_limit_headers
-from proxy.metering import FLAG_MALFORMED_ANSWER, StreamMeter, meter_answer
+from proxy.metering import FLAG_MALFORMED_ANSWER, FLAG_MISSING, StreamMeter, meter_answer
 from proxy.metrics import METRICS
 from proxy.responses import (
     error_event,
@@ -209,7 +209,10 @@ class Pipeline:
         if FLAG_MALFORMED_ANSWER in meter.flags:
             raise _unreadable(response)
         outcome = exchange.outcome
-        is_reported = meter.is_reported and not is_estimated(response)
+        is_reported = meter.is_reported
+        if is_estimated(response):
+            is_reported = False
+            METRICS.note_flags((FLAG_MISSING,))
         outcome.rank = words.RANK_REPORTED if is_reported else words.RANK_OBSERVED
         outcome.usage = meter.observed_usage(max_tokens=exchange.max_tokens)
         outcome.stop_reason = meter.stop_reason
@@ -276,7 +279,10 @@ class Pipeline:
             )
         finally:
             response.close()
-        is_final = _is_final(meter, end) and not is_estimated(response)
+        is_final = _is_final(meter, end)
+        if is_estimated(response):
+            is_final = False
+            meter.flags.add(FLAG_MISSING)
         self._conclude(exchange, response, is_final=is_final)
         ended = await self._ending.write_down(exchange)
         if not exchange.is_client_gone:

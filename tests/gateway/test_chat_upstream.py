@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -196,6 +197,8 @@ async def test_usage_that_never_comes_is_estimated_and_observed(
     event = await the_event(gateway)
 
     estimate = events_of(response.text)[0]["message"]["usage"]["input_tokens"]
+    metrics = (await gateway.client.get("/metrics")).text
+    assert re.search(r'flag="usage_missing"[^}]*} [1-9]', metrics)
     assert estimate > 0
     assert (event.rank, event.status) == (2, "observed")
     assert event.usage == {"input_tokens": estimate, "output_tokens": 3}
