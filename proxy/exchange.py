@@ -14,6 +14,7 @@ from proxy.metering import StreamMeter
 from proxy.pricing import lines_micro, worst_case_micro
 from proxy.routing import Route
 from proxy.snapshots import View
+from proxy.streaming import Pulse
 from proxy.upstreams.tries import Tries
 from turnpike.contracts import rating
 from turnpike.contracts import usage as words
@@ -37,6 +38,7 @@ class Exchange(msgspec.Struct, kw_only=True):
     hold_micro: int
     begun_at: float
     tries: Tries | None = None
+    pulse: Pulse | None = None
     meter: StreamMeter | None = None
     outcome: Outcome = msgspec.field(default_factory=Outcome)
     attempts: list[Attempt] = []

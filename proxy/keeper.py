@@ -62,6 +62,13 @@ class Keeper:
         """The request ended."""
         self._open.pop(exchange.rid, None)
 
+    def ping_silent(self) -> None:
+        """Let each stream look whether its client needs a sign of life."""
+        now = self._monotonic()
+        for exchange in self._open.values():
+            if exchange.pulse is not None and not exchange.is_client_gone:
+                exchange.pulse.tick(now)
+
     def begin_drain(self) -> None:
         """The server stops: what streams beyond the drain time ends with an error event."""
         self._drained_at = self._monotonic() + self._drain_seconds
@@ -71,6 +78,7 @@ class Keeper:
         while True:
             await asyncio.sleep(ROUND_SECONDS)
             self._end_drained()
+            self.ping_silent()
             now = self._monotonic()
             await self._beat_many([item for item in self._open.values() if self._is_due(item, now)])
 

@@ -127,6 +127,7 @@ class Metrics:
         )
         self.requests_open = gauge("requests_open", "Requests being served")
         self.cut_streams = counter("cut_streams", "Streams that ended before their message did")
+        self.pings = counter("pings", "Pings of our own into silent streams")
         self.refusals = counter("refusals", "Requests refused by us", "reason")
         self.events = counter("events", "Usage events written", "status")
         self.tokens = counter("tokens", "Tokens of usage events", "model", "kind")

@@ -24,7 +24,7 @@ from proxy.responses import (
 from proxy.settlement import Settlement
 from proxy.snapshots import View
 from proxy.sse import StreamTooLarge
-from proxy.streaming import StreamEnd, relay, wait_for_disconnect
+from proxy.streaming import Pulse, StreamEnd, relay, wait_for_disconnect
 from proxy.upstreams.client import ConnectionLost, UpstreamError, UpstreamResponse
 from proxy.upstreams.forward import (
     AttemptFailed,
@@ -268,6 +268,7 @@ class Pipeline:
             await send(
                 {"type": "http.response.start", "status": response.status, "headers": headers}
             )
+            exchange.pulse = Pulse(send)
             end = await relay(
                 response,
                 first,
@@ -276,8 +277,10 @@ class Pipeline:
                 note=lambda: self._note_progress(exchange),
                 is_client_gone=lambda: exchange.is_client_gone,
                 silence_seconds=silence_seconds,
+                pulse=exchange.pulse,
             )
         finally:
+            exchange.pulse = None
             response.close()
         is_final = _is_final(meter, end)
         if is_estimated(response):
