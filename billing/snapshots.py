@@ -198,6 +198,8 @@ def _terms(
         mode=shared.mode,
         currency=shared.currency,
         is_in_good_standing=shared.is_in_good_standing,
+        on_disconnect=subscription.on_disconnect,
+        drain_seconds=subscription.drain_seconds,
         balance_micro=shared.balance_micro,
     )
 

@@ -62,11 +62,13 @@ class Keeper:
         """The request ended."""
         self._open.pop(exchange.rid, None)
 
-    def ping_silent(self) -> None:
-        """Let each stream look whether its client needs a sign of life."""
+    def look_after_clients(self) -> None:
+        """Pings for those whose streams are silent, an end for what is read for those who left."""
         now = self._monotonic()
-        for exchange in self._open.values():
-            if exchange.pulse is not None and not exchange.is_client_gone:
+        for exchange in list(self._open.values()):
+            if exchange.is_client_gone:
+                exchange.end_drain(now)
+            elif exchange.pulse is not None:
                 exchange.pulse.tick(now)
 
     def begin_drain(self) -> None:
@@ -78,7 +80,7 @@ class Keeper:
         while True:
             await asyncio.sleep(ROUND_SECONDS)
             self._end_drained()
-            self.ping_silent()
+            self.look_after_clients()
             now = self._monotonic()
             await self._beat_many([item for item in self._open.values() if self._is_due(item, now)])
 

@@ -172,7 +172,7 @@ class Pipeline:
         """Open the attempt; a client that leaves, or a stop, ends the wait for its answer."""
         task = asyncio.current_task()
         assert task is not None
-        exchange.is_drained = hop.upstream.on_disconnect == "drain"
+        exchange.set_disconnect_policy(hop.upstream)
         exchange.close_upstream = task.cancel
         try:
             response = await self._forwarder.open(hop, call, body)

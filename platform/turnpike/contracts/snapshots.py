@@ -33,6 +33,9 @@ MODE_POSTPAID = "postpaid"
 
 STATUS_ACTIVE = "active"
 
+ON_DISCONNECT_CANCEL = "cancel"
+ON_DISCONNECT_DRAIN = "drain"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -125,6 +128,9 @@ class TenantTerms:
     mode: str = MODE_PREPAID
     currency: str = "USD"
     is_in_good_standing: bool = False  # may be served from the local fallback while Redis is away
+    # When a client leaves its stream: cancel | drain; empty: as the upstream has it.
+    on_disconnect: str = ""
+    drain_seconds: int | None = None  # how long a drain reads on; None: to the end
     balance_micro: int = 0  # last known spendable balance, for the fallback's floor alone
     schema: int = SCHEMA
 
