@@ -218,7 +218,8 @@ def test_a_tenants_word_on_clients_that_leave_is_in_its_terms() -> None:
         tenant=tenant, on_disconnect="drain", drain_seconds=30, actor=ACTOR, reason="asked"
     )
 
-    terms = terms_of([tenant])[tenant]
+    with platform_scope("test"):
+        terms = terms_of([tenant])[tenant]
     assert (terms.on_disconnect, terms.drain_seconds) == ("drain", 30)
 
 
