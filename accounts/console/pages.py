@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from allauth.account.internal.flows.reauthentication import raise_if_reauthentication_required
 from allauth.mfa.utils import is_mfa_enabled
 from django.contrib import messages
 from django.contrib.auth.views import redirect_to_login
@@ -24,6 +23,7 @@ from accounts.api.auth import SESSION_TENANT
 from accounts.console.words import ROLES
 from accounts.models import Member, Role, Tenant, User
 from accounts.queries import list_memberships
+from accounts.sign_in import check_proof
 from turnpike.control.caller import Caller, Power
 from turnpike.control.drf import client_address
 from turnpike.control.publication import watch_publication
@@ -59,6 +59,7 @@ class TenantPage(View):
     # Methods after which something is shown or changed that wants a fresh proof of identity.
     proved: ClassVar[frozenset[str]] = frozenset()
     visit: Visit
+    user: User
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Let in whom the page is for, and run its handler in the tenant's scope."""
@@ -68,6 +69,7 @@ class TenantPage(View):
         visit = find_visit(request, user)
         if visit is None:
             return render(request, "console/no_tenant.html", status=403)
+        self.user = user
         self.visit = request.visit = visit  # type: ignore[attr-defined]
         if lacks_second_factor(user, is_privileged=visit.member.role == Role.OWNER):
             messages.warning(request, _("Your role needs a second factor. Set one up to go on."))
@@ -105,11 +107,11 @@ class TenantPage(View):
         method = "GET" if request.method == "HEAD" else str(request.method)
         if method not in self.powers:
             return HttpResponseNotAllowed(sorted(self.powers))
-        if method in self.proved:
-            raise_if_reauthentication_required(request, app="console")
         try:
             if not self.caller.has_power(self.powers[method]):
                 raise PermissionDenied(f"This needs the power {self.powers[method]}.")
+            if method in self.proved:
+                check_proof(request, self.user)
             with watch_publication(), tenant_scope(self.tenant):
                 return super().dispatch(request, *args, **kwargs)
         except TurnpikeError as error:

@@ -6,12 +6,16 @@ from typing import Any
 from uuid import UUID
 
 import redis
-from allauth.account.internal.flows.login import AUTHENTICATION_METHODS_SESSION_KEY
+from allauth.account.internal.flows.login import record_authentication
+from django.http import HttpRequest
 from django.test import Client
 
 from accounts.models import ApiKey, Member, Role
+from billing.models.catalog import DEFAULT_BOOK, PriceBook
+from billing.services.tiers import set_tier
 from tests.accounts.factories import make_member
 from tests.billing.usage_world import Shop, append, ingest, make_event, make_shop
+from turnpike.control.scope import platform_scope
 from turnpike.kernel import clock, ids
 
 DOLLARS = 1_000_000_000
@@ -35,6 +39,9 @@ class World:
 def make_world(client: "redis.Redis", *, name: str = "Acme", days: int = 2) -> World:
     """Members in each role and a request a day, charged."""
     shop = make_shop(name=name, credit=100 * DOLLARS)
+    with platform_scope("tests"):
+        PriceBook.objects.get_or_create(name=DEFAULT_BOOK)
+        set_tier(tenant=shop.number, tier="pro", actor="tests", reason="tests")
     now = clock.utc_now()
     made = []
     for back in reversed(range(days)):
@@ -46,24 +53,20 @@ def make_world(client: "redis.Redis", *, name: str = "Acme", days: int = 2) -> W
     return World(shop=shop, members=members, requests=tuple(made))
 
 
-def prove(client: Client) -> None:
+def prove(client: Client, member: Member) -> None:
     """Make a session one whose holder has just proved who they are."""
-    session = client.session
-    session[AUTHENTICATION_METHODS_SESSION_KEY] = [
-        {"method": "password", "at": clock.now_ms() / 1_000, "reauthenticated": True}
-    ]
-    session.save()
+    request = HttpRequest()
+    request.session = client.session
+    record_authentication(request, member.user, method="password")
+    request.session.save()
 
 
 def client_for(member: Member, *, is_proved: bool = True) -> Client:
     """A browser signed in as a member."""
-    user = member.user
-    user.set_password(PASSWORD)
-    user.save()
     client = Client()
-    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    client.force_login(member.user, backend="django.contrib.auth.backends.ModelBackend")
     if is_proved:
-        prove(client)
+        prove(client, member)
     return client
 
 

@@ -76,11 +76,11 @@ def share(part: int | None, whole: int | None) -> int:
 
 
 @register.filter
-def meter_tone(percent: int) -> str:
+def meter_tone(percent: int | str) -> str:
     """Which state a meter is in: `ok`, `warn` or `danger`."""
-    if percent >= METER_FULL:
+    if int(percent) >= METER_FULL:
         return "danger"
-    return "warn" if percent >= METER_WARN else "ok"
+    return "warn" if int(percent) >= METER_WARN else "ok"
 
 
 @register.filter
