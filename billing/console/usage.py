@@ -146,6 +146,27 @@ class UsagePage(TenantPage):
         return sorted(row.words["model"] for row in rows)
 
 
+def choice_of(period: str) -> Choice:
+    """What the page shows of a period when nothing else is asked for."""
+    return Choice(period=period_of(period), group="model", measure="tokens", model="", key="")
+
+
+def by_bucket(rows: Sequence[UsageSum], starts: Sequence[datetime]) -> list[Mapping[str, int]]:
+    """The sums of each bucket, zeros where nothing was used."""
+    found: dict[datetime, list[UsageSum]] = {}
+    for row in rows:
+        found.setdefault(row.bucket_at, []).append(row)
+    return [total(found.get(at, ())) for at in starts]
+
+
+def chart_of(choice: Choice, rows: Sequence[UsageSum]) -> Chart:
+    """The chart of usage by model."""
+    groups = sorted(
+        fold(rows, by=_word(choice)), key=lambda row: -_measured(row.sums, choice.measure)
+    )
+    return _chart(choice, rows, groups, {})
+
+
 def _read(request: HttpRequest) -> Choice:
     group, measure = request.GET.get("group", ""), request.GET.get("measure", "")
     return Choice(

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import connection
+from django.db.models import Max
 
-from billing.models.usage import CHARGE_COLUMNS, NUMBER_COLUMNS
+from billing.models.usage import CHARGE_COLUMNS, NUMBER_COLUMNS, UsageRollup
 from turnpike.kernel import ids
 
 BUCKET = timedelta(minutes=15)
@@ -93,6 +94,13 @@ def sum_usage(query: UsageQuery) -> list[UsageSum]:
         )
         for row in rows
     ]
+
+
+def last_used_at(*, tenant: int, since: datetime) -> Mapping[int, datetime]:
+    """The quarter of an hour in which each key of a tenant was last used."""
+    rows = UsageRollup.objects.filter(tenant_id=tenant, bucket_at__gte=since)
+    rows = rows.order_by("api_key_id").values("api_key_id").annotate(last=Max("bucket_at"))
+    return dict(rows.values_list("api_key_id", "last"))
 
 
 _ROLLUPS = f"""

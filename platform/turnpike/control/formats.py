@@ -8,7 +8,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 
 from babel import Locale, dates, numbers
 from babel.units import format_unit
-from django.utils.translation import get_language
+from django.utils.translation import get_language, gettext
 
 from turnpike.kernel import clock
 
@@ -20,6 +20,7 @@ _LOCALES = {
 _CENT = Decimal("0.01")
 _SMALL_DECIMALS = 6
 COMPACT_FROM = 10_000
+CHANGE_MAX = Decimal("9.99")
 
 
 def locale() -> Locale:
@@ -110,7 +111,7 @@ def duration(microseconds: int) -> str:
 
 
 def _unit(value: Decimal, unit: str) -> str:
-    return str(format_unit(value, unit, length="short", locale=locale()))
+    return str(format_unit(value, unit, length="narrow", locale=locale()))
 
 
 def change(now: int, before: int) -> str:
@@ -118,5 +119,8 @@ def change(now: int, before: int) -> str:
     if not before:
         return "–"
     share = ((Decimal(now) - Decimal(before)) / Decimal(before)).quantize(Decimal("0.001"))
+    if share > CHANGE_MAX:
+        most = numbers.format_percent(CHANGE_MAX, locale=locale())
+        return gettext("more than %(share)s") % {"share": f"+{most}"}
     text = str(numbers.format_percent(abs(share), locale=locale(), decimal_quantization=False))
     return f"{'−' if share < 0 else '+'}{text}"

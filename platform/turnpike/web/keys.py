@@ -1,6 +1,6 @@
 """API keys: the list with what each spent, making one, and what can be done to it."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.cache import cache
@@ -16,7 +16,7 @@ from accounts.models import ApiKey, ApiKeyStatus
 from accounts.services import keys
 from accounts.services.keys import IssuedKey
 from billing.models import CatalogModel
-from billing.queries.usage import sum_span
+from billing.queries.usage import last_used_at, sum_span
 from turnpike.control.caller import Power
 from turnpike.kernel import clock
 from turnpike.kernel.errors import Conflict, InvalidInput
@@ -24,6 +24,7 @@ from turnpike.web.key_forms import COLUMNS, GRACES, KeyForm, RotateForm
 
 EXPIRES_SOON = timedelta(days=7)
 UNUSED_AFTER = timedelta(days=30)
+LOOK_BACK = timedelta(days=90)
 FORM_LASTS_SECONDS = 86_400
 ENDED = (ApiKeyStatus.REVOKED, ApiKeyStatus.EXPIRED)
 
@@ -71,8 +72,9 @@ class KeysPage(TenantPage):
         wanted = self.request.GET.get("state", "")
         now = clock.utc_now()
         spent = self._spent()
+        used = last_used_at(tenant=self.tenant, since=now - LOOK_BACK)
         rows = access_keys(self.caller, power=Power.KEYS_READ).order_by("-pk")
-        shown = [describe(key, spent.get(key.pk, 0), now) for key in rows]
+        shown = [describe(key, now, spent_nano=spent.get(key.pk, 0), used_at=used.get(key.pk)) for key in rows]
         ended = [row for row in shown if row["state"] in ENDED]
         alive = [row for row in shown if row["state"] not in ENDED]
         can_write = self.caller.has_power(Power.KEYS_WRITE)
@@ -163,31 +165,37 @@ class ChangeKeyPage(TenantPage):
         return redirect(self.back())
 
 
-def describe(key: ApiKey, spent_nano: int, now: Any) -> dict[str, Any]:
+def describe(
+    key: ApiKey, now: datetime, *, spent_nano: int, used_at: datetime | None
+) -> dict[str, Any]:
     """A key as the list shows it: its state in words, and what is worth a warning."""
     state = key.status_at(now)
     title, tone = KEY_STATES[state]
     if state == ApiKeyStatus.ACTIVE and key.replaced_by_id is not None:
         title, tone = ROTATING
+    last_used = max((at for at in (used_at, key.last_used_at) if at is not None), default=None)
     return {
         "key": key,
+        "last_used_at": last_used,
         "state": state,
         "title": title,
         "tone": tone,
         "spent_nano": spent_nano,
-        "warnings": _warnings(key, state, now),
+        "warnings": _warnings(key, state, now, last_used),
         "is_rotating": key.replaced_by_id is not None,
         "can_rotate": state == ApiKeyStatus.ACTIVE and key.replaced_by_id is None,
     }
 
 
-def _warnings(key: ApiKey, state: ApiKeyStatus, now: Any) -> list[str]:
+def _warnings(
+    key: ApiKey, state: ApiKeyStatus, now: datetime, last_used: datetime | None
+) -> list[str]:
     if state != ApiKeyStatus.ACTIVE:
         return []
     found = []
     if key.ends_at is not None and key.ends_at - now <= EXPIRES_SOON:
         found.append(_("Ends within 7 days"))
-    if key.last_used_at is None and now - key.created_at >= UNUSED_AFTER:
+    if now - max(key.created_at, last_used or key.created_at) >= UNUSED_AFTER:
         found.append(_("Not used in 30 days"))
     return found
 

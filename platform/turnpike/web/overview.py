@@ -1,6 +1,7 @@
 """Overview: money, tokens, requests and speed at a glance, and what to do first."""
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -11,7 +12,16 @@ from accounts.console.pages import TenantPage
 from accounts.models import ApiKey
 from billing.console.charts import sparkline
 from billing.console.logs import rows_of
-from billing.console.usage import DAY, HOUR, period_of, tokens_of
+from billing.console.usage import (
+    DAY,
+    HOUR,
+    Period,
+    by_bucket,
+    chart_of,
+    choice_of,
+    period_of,
+    tokens_of,
+)
 from billing.queries.balance import read_balance
 from billing.queries.refusals import read_outcomes
 from billing.queries.requests import RequestFilter, list_requests
@@ -37,7 +47,9 @@ class OverviewPage(TenantPage):
         now = clock.utc_now()
         month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         by_key = sum_span(tenant=self.tenant, since=month, until=now, group_by=("api_key_id",))
-        days = self._daily(period_of("30d").since, period_of("30d").until)
+        month_choice = choice_of("30d")
+        daily = sum_usage(self._query(month_choice.period, DAY, ("model",)))
+        days = by_bucket(daily, month_choice.period.starts)
         context = {
             "spent_nano": total(by_key)["amount_nano"],
             "budget_nano": self.visit.tenant.monthly_budget_nano,
@@ -45,6 +57,7 @@ class OverviewPage(TenantPage):
             "month": month,
             "next_month": (month + 32 * DAY).replace(day=1),
             "spend_spark": sparkline([row["amount_nano"] for row in days]),
+            "chart": chart_of(month_choice, daily) if daily else None,
             "top_keys": self._top_keys(by_key),
             **self._last_day(),
             **self._money_lasts(days),
@@ -55,25 +68,20 @@ class OverviewPage(TenantPage):
             context["steps"] = self._steps(has_usage=bool(by_key) or any(map(_is_used, days)))
         return self.page("turnpike/overview.html", context)
 
-    def _daily(self, since: datetime, until: datetime) -> list[dict[str, int]]:
-        rows = sum_usage(UsageQuery(tenant=self.tenant, since=since, until=until, width=DAY))
-        by_day = {row.bucket_at: row.sums for row in rows}
-        count = (until - since) // DAY
-        empty = total([])
-        return [dict(by_day.get(since + place * DAY, empty)) for place in range(count)]
+    def _query(self, period: Period, width: timedelta, by: tuple[str, ...] = ()) -> UsageQuery:
+        return UsageQuery(
+            tenant=self.tenant, since=period.since, until=period.until, width=width, group_by=by
+        )
 
     def _last_day(self) -> dict[str, Any]:
         period = period_of("24h")
-        rows = sum_usage(
-            UsageQuery(tenant=self.tenant, since=period.since, until=period.until, width=HOUR)
-        )
-        hours = {row.bucket_at: row for row in rows}
+        rows = sum_usage(self._query(period, HOUR))
+        hours = by_bucket(rows, period.starts)
         sums = total(rows)
         before = total(
             sum_span(tenant=self.tenant, since=period.since - DAY, until=period.since)
         )
         cached = sums["cache_read_tokens"]
-        shown: list[UsageSum | None] = [hours.get(at) for at in period.starts]
         return {
             "tokens": tokens_of(sums),
             "tokens_before": tokens_of(before),
@@ -81,11 +89,11 @@ class OverviewPage(TenantPage):
             "input_tokens": tokens_of(sums) - sums["output_tokens"],
             "requests_count": sums["requests"],
             "requests_before": before["requests"],
-            "tokens_spark": sparkline([tokens_of(row.sums) if row else 0 for row in shown]),
-            "requests_spark": sparkline([row.sums["requests"] if row else 0 for row in shown]),
+            "tokens_spark": sparkline([tokens_of(hour) for hour in hours]),
+            "requests_spark": sparkline([hour["requests"] for hour in hours]),
         }
 
-    def _money_lasts(self, days: list[dict[str, int]]) -> dict[str, Any]:
+    def _money_lasts(self, days: list[Mapping[str, int]]) -> dict[str, Any]:
         """For how many days the credit lasts at the pace of the last seven."""
         recent = sum(day["amount_nano"] for day in days[-RUN_DAYS:])
         available = read_balance(self.tenant).available_nano
@@ -149,5 +157,5 @@ class OverviewPage(TenantPage):
         return {} if all(steps.values()) else steps
 
 
-def _is_used(day: dict[str, int]) -> bool:
+def _is_used(day: Mapping[str, int]) -> bool:
     return day["requests"] > 0
