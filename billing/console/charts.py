@@ -9,7 +9,8 @@ WIDTH, HEIGHT = 1_000, 240
 GRID_LINES = 4
 SERIES_MAX = 6
 LABELS_MAX = 8
-STEPS = (1, 2, 4, 8)
+# Tenths of what a line may stand for: 1, 1.5, 2 and so on, times a power of ten.
+STEPS = (10, 15, 20, 25, 30, 40, 50, 60, 80)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +82,13 @@ def stacked_bars(
 
 
 def ceiling(value: int) -> int:
-    """A round number at or above a value that four lines divide well."""
+    """A number at or above a value whose quarters are round."""
     scale = 1
-    while scale * STEPS[-1] * 10 < value * 10 and scale * 10 <= value:
-        scale *= 10
     while True:
         for step in STEPS:
-            if scale * step >= value and scale * step % GRID_LINES == 0:
-                return scale * step
+            top = GRID_LINES * step * scale // 10
+            if top >= value and (step * scale) % 10 == 0:
+                return top
         scale *= 10
 
 

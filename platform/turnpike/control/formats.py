@@ -74,8 +74,7 @@ def percent(part: int, whole: int) -> str:
 
 def moment(at: datetime) -> str:
     """A date and a time in UTC, to the second."""
-    text = dates.format_datetime(at.astimezone(UTC), "medium", tzinfo=UTC, locale=locale())
-    return f"{text} UTC"
+    return f"{day(at)}, {time_of_day(at)} UTC"
 
 
 def day(at: datetime) -> str:

@@ -38,7 +38,7 @@ NUMBERS = ("requests_per_minute", "tokens_per_minute", "concurrency")
 class OnceForm(ConsoleForm):
     """A form that does its work once, however often it is sent."""
 
-    once = forms.CharField(widget=forms.HiddenInput, max_length=64)
+    once = forms.CharField(widget=forms.HiddenInput, max_length=100)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -52,7 +52,7 @@ class KeyForm(OnceForm):
         label=_("Name"),
         max_length=100,
         help_text=_("What will use it, for example production-backend."),
-        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+        widget=forms.TextInput(attrs={"autocomplete": "off", "autofocus": True}),
     )
     kind = forms.ChoiceField(
         label=_("Kind"),
