@@ -1,4 +1,7 @@
-"""How django-allauth signs people in here: by invitation alone, with sealed second factors."""
+"""How django-allauth signs people in here: by invitation alone, with sealed second factors.
+
+The library has no types, hence the two ignores.
+"""
 
 from allauth.account import app_settings
 from allauth.account.adapter import DefaultAccountAdapter
@@ -15,7 +18,7 @@ from turnpike.kernel import clock, sealing
 SECRETS_PLACE = "mfa_authenticator.data"
 
 
-class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] - it has no types
+class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
     """Nobody signs up by themselves; the client's address is the one that the platform trusts."""
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:
@@ -27,7 +30,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] - it has no t
         return client_address(request) or "unknown"
 
 
-class SecondFactorAdapter(DefaultMFAAdapter):  # type: ignore[misc] - it has no types
+class SecondFactorAdapter(DefaultMFAAdapter):  # type: ignore[misc]
     """Secrets of authenticators lie sealed in the database."""
 
     def encrypt(self, text: str) -> str:

@@ -66,7 +66,9 @@ def _event(row: AuditEvent, names: dict[str, str]) -> dict[str, Any]:
         "row": row,
         "title": ACTIONS.get(row.action, row.action),
         "actor": names.get(row.actor, row.actor),
-        "changes": [(name, _text(row.before.get(name)), _text(row.after.get(name))) for name in fields],
+        "changes": [
+            (name, _text(row.before.get(name)), _text(row.after.get(name))) for name in fields
+        ],
     }
 
 

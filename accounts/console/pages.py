@@ -1,8 +1,8 @@
 """TenantPage: the base of the tenant console's pages. Who looks, whose rows, which power.
 
 A page names the power that each method needs in `powers`; a method without one is open to nobody.
-Its handlers run in the tenant's scope and render there, so that no page sees another's rows. Expected
-failures become pages or, after a POST, a message on the page one came from.
+Its handlers run in the tenant's scope and render there, so that no page sees another's rows.
+Expected failures become pages or, after a POST, a message on the page one came from.
 """
 
 from collections.abc import Mapping

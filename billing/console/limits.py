@@ -9,7 +9,8 @@ from redis import RedisError
 from accounts.console.pages import TenantPage
 from billing.queries.limits import Level, ScopeLevels, read_limits
 from billing.queries.refusals import read_outcomes, read_refusals
-from billing.snapshots import tier_of_tenant
+from billing.snapshots import TierOfTenant, tier_of_tenant
+from turnpike.contracts.snapshots import Limits
 from turnpike.control.caller import Power
 from turnpike.kernel import clock
 from turnpike.kernel.errors import Unavailable
@@ -26,9 +27,12 @@ class LimitsPage(TenantPage):
 
     def get(self, request: HttpRequest) -> HttpResponse:
         """The page; for its own refreshing, the live part alone."""
+        found = tier_of_tenant(self.tenant)
+        own, groups = limits_of(found)
         try:
+            levels = read_limits(self.tenant, own=own, groups=groups)
             context: dict[str, Any] = {
-                "scopes": [_scope(item) for item in read_limits(self.tenant)],
+                "scopes": [_scope(item) for item in levels],
                 "now": clock.utc_now(),
             }
             if getattr(request, "htmx", False):
@@ -36,9 +40,7 @@ class LimitsPage(TenantPage):
             context |= self._refused()
         except RedisError as error:
             raise Unavailable("The buckets cannot be read now.") from error
-        return self.page(
-            "billing/limits.html", {**context, "tier": tier_of_tenant(self.tenant).tier.name}
-        )
+        return self.page("billing/limits.html", {**context, "tier": found.tier.name})
 
     def _refused(self) -> dict[str, Any]:
         if not self.caller.has_power(Power.REQUESTS_READ):
@@ -57,6 +59,18 @@ class LimitsPage(TenantPage):
                 for row in read_refusals(self.tenant, limit=REFUSALS_SHOWN)
             ],
         }
+
+
+def limits_of(found: TierOfTenant) -> tuple[Limits, dict[str, Limits]]:
+    """A tenant's limits and those of groups of models, its own overrides applied."""
+    names = {*found.tier.group_limits, *found.terms.group_overrides}
+    groups = {
+        name: found.terms.group_overrides.get(name, Limits()).over(
+            found.tier.group_limits.get(name, Limits())
+        )
+        for name in names
+    }
+    return found.terms.overrides.over(found.tier.limits), groups
 
 
 def _scope(item: ScopeLevels) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Billing: what is left, the credit that was given, and what moved the balance."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,10 +31,8 @@ class BillingPage(TenantPage):
     def get(self, request: HttpRequest) -> HttpResponse:
         """Balance, grants, and one page of the ledger."""
         rows = list_ledger(self.tenant).order_by("-pk")
-        try:
+        with contextlib.suppress(KeyError, ValueError):
             rows = rows.filter(pk__lt=parse_bigint(request.GET["before"]))
-        except (KeyError, ValueError):
-            pass
         found = list(rows[: SHOWN + 1])
         shown = found[:SHOWN]
         grants = list_grants(self.tenant)

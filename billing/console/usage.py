@@ -132,9 +132,7 @@ class UsagePage(TenantPage):
         if choice.group != "key":
             return {}
         rows = ApiKey.objects.filter(tenant_id=self.tenant).values_list("pk", "name", "uuid")
-        return {
-            number: (name, ids.public_id(ids.API_KEY, uuid)) for number, name, uuid in rows
-        }
+        return {number: (name, ids.public_id(ids.API_KEY, uuid)) for number, name, uuid in rows}
 
     def _models(self, choice: Choice) -> list[str]:
         rows = sum_span(

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from accounts.models import ApiKey, Workspace
-from billing.snapshots import TierOfTenant, tier_of_tenant
 from turnpike.contracts.snapshots import Limits
 from turnpike.control.redis import redis_client, text_of
 from turnpike.kernel import keyspace
@@ -54,9 +53,12 @@ class ScopeLevels:
     levels: tuple[Level, ...]
 
 
-def read_limits(tenant: int) -> list[ScopeLevels]:
-    """All limits of a tenant with what is used of them now. Raises RedisError when Redis is away."""
-    scopes = list_scopes(tenant)
+def read_limits(tenant: int, *, own: Limits, groups: Mapping[str, Limits]) -> list[ScopeLevels]:
+    """All limits of a tenant with what is used of them now; RedisError when Redis is away.
+
+    `own` are the limits of its tier with its overrides, `groups` those of groups of models.
+    """
+    scopes = list_scopes(tenant, own=own, groups=groups)
     client = redis_client()
     seconds, microseconds = client.time()
     now_us = seconds * 1_000_000 + microseconds
@@ -74,17 +76,14 @@ def read_limits(tenant: int) -> list[ScopeLevels]:
     ]
 
 
-def list_scopes(tenant: int) -> list[Scope]:
+def list_scopes(tenant: int, *, own: Limits, groups: Mapping[str, Limits]) -> list[Scope]:
     """The scopes of a tenant that limit something, the widest first."""
-    found = tier_of_tenant(tenant)
     scopes = [
-        Scope(
-            name="t",
-            kind="tenant",
-            title=found.tier.name,
-            limits=found.terms.overrides.over(found.tier.limits),
+        Scope(name="t", kind="tenant", title="", limits=own),
+        *(
+            Scope(name=f"g:{name}", kind="group", title=name, limits=limits)
+            for name, limits in sorted(groups.items())
         ),
-        *_groups(found),
     ]
     for workspace in Workspace.objects.filter(tenant_id=tenant, archived_at=None).order_by("pk"):
         name = f"w{workspace.pk}"
@@ -138,21 +137,6 @@ def _levels(
             remaining=max(0, limit - used),
             full_in_us=0,
         )
-
-
-def _groups(found: TierOfTenant) -> list[Scope]:
-    names = sorted({*found.tier.group_limits, *found.terms.group_overrides})
-    return [
-        Scope(
-            name=f"g:{name}",
-            kind="group",
-            title=name,
-            limits=found.terms.group_overrides.get(name, Limits()).over(
-                found.tier.group_limits.get(name, Limits())
-            ),
-        )
-        for name in names
-    ]
 
 
 def _limits_something(limits: Limits) -> bool:

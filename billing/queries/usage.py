@@ -99,8 +99,8 @@ def sum_usage(query: UsageQuery) -> list[UsageSum]:
 def last_used_at(*, tenant: int, since: datetime) -> Mapping[int, datetime]:
     """The quarter of an hour in which each key of a tenant was last used."""
     rows = UsageRollup.objects.filter(tenant_id=tenant, bucket_at__gte=since)
-    rows = rows.order_by("api_key_id").values("api_key_id").annotate(last=Max("bucket_at"))
-    return dict(rows.values_list("api_key_id", "last"))
+    last = rows.order_by("api_key_id").values("api_key_id").annotate(at=Max("bucket_at"))
+    return {row["api_key_id"]: row["at"] for row in last}
 
 
 _ROLLUPS = f"""

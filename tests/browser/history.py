@@ -16,7 +16,11 @@ from turnpike.control.scope import platform_scope
 from turnpike.kernel import clock, ids
 
 DAYS = 30
-MODELS = (("claude-sonnet-4-5-20250929", 9), ("claude-haiku-4-5-20251001", 6), ("claude-opus-4-1-20250805", 2))
+MODELS = (
+    ("claude-sonnet-4-5-20250929", 9),
+    ("claude-haiku-4-5-20251001", 6),
+    ("claude-opus-4-1-20250805", 2),
+)
 KEYS = (("production-backend", 1_500), ("claude-code-team", 12), ("eval-nightly", 100))
 
 

@@ -115,9 +115,7 @@ def test_a_role_reaches_what_it_may_and_nothing_else(world: World, role: Role) -
         for method, name in sorted(MATRIX, key=lambda item: item != ("POST", "console-key-rotate"))
     }
 
-    expected = {
-        route: rule.status if role in rule.roles else 403 for route, rule in MATRIX.items()
-    }
+    expected = {route: rule.status if role in rule.roles else 403 for route, rule in MATRIX.items()}
     assert answers == expected
 
 

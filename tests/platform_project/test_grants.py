@@ -1,6 +1,5 @@
 """What the application's role may do after migrations."""
 
-
 import pytest
 from django.db import connection
 

@@ -42,12 +42,16 @@ def exact_money(nanos: int, currency: str = "USD") -> str:
     amount = Decimal(nanos).scaleb(-9)
     decimals = _SMALL_DECIMALS if not nanos or abs(nanos) >= 1_000 else 9
     rounded = amount.quantize(Decimal(1).scaleb(-decimals), rounding=ROUND_HALF_EVEN)
-    pattern = locale().currency_formats["standard"].apply(
-        rounded.normalize() if rounded else Decimal(0),
-        locale(),
-        currency=currency,
-        currency_digits=False,
-        decimal_quantization=False,
+    pattern = (
+        locale()
+        .currency_formats["standard"]
+        .apply(
+            rounded.normalize() if rounded else Decimal(0),
+            locale(),
+            currency=currency,
+            currency_digits=False,
+            decimal_quantization=False,
+        )
     )
     return str(pattern)
 

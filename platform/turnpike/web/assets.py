@@ -25,6 +25,7 @@ class AssetStorage(StaticFilesStorage):
 def digest_of(name: str) -> str:
     """The beginning of the digest of a static file."""
     found = finders.find(name)
-    if not isinstance(found, str):
+    if not found:
         raise ValueError(f"There is no static file {name!r}.")
+    assert isinstance(found, str)
     return hashlib.sha256(Path(found).read_bytes()).hexdigest()[:DIGEST_LENGTH]

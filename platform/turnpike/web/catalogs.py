@@ -120,8 +120,8 @@ def missing(catalog: Catalog, wanted: Catalog) -> list[str]:
     ]
 
 
-def _texts(function: str | None, message: object) -> str | tuple[str, ...] | None:
-    if function is None or not message:
+def _texts(function: object, message: object) -> str | tuple[str, ...] | None:
+    if not isinstance(function, str) or not message:
         return None
     if isinstance(message, tuple | list):
         texts = tuple(text for text in message if isinstance(text, str))
@@ -144,5 +144,5 @@ def _key(message: Message) -> str:
 def _is_whole(message: Message | None) -> bool:
     if message is None or message.fuzzy:
         return False
-    texts = (message.string,) if isinstance(message.string, str) else message.string
+    texts = (message.string,) if isinstance(message.string, str) else tuple(message.string or ())
     return bool(texts) and all(texts)

@@ -25,7 +25,9 @@ class StartPage(TenantPage):
     def get(self, request: HttpRequest) -> HttpResponse:
         """The page; for its own refreshing, the waiting box alone."""
         rows = list_requests(tenant=self.tenant, chosen=RequestFilter(), after=None, limit=1)
-        keys = {key.pk: key for key in ApiKey.objects.filter(pk__in=[r["api_key_id"] for r in rows])}
+        keys = {
+            key.pk: key for key in ApiKey.objects.filter(pk__in=[r["api_key_id"] for r in rows])
+        }
         context: dict[str, Any] = {"first": next(iter(rows_of(rows, keys)), None)}
         if getattr(request, "htmx", False):
             response = self.page("turnpike/get_started.html#first", context)

@@ -74,7 +74,10 @@ class KeysPage(TenantPage):
         spent = self._spent()
         used = last_used_at(tenant=self.tenant, since=now - LOOK_BACK)
         rows = access_keys(self.caller, power=Power.KEYS_READ).order_by("-pk")
-        shown = [describe(key, now, spent_nano=spent.get(key.pk, 0), used_at=used.get(key.pk)) for key in rows]
+        shown = [
+            describe(key, now, spent_nano=spent.get(key.pk, 0), used_at=used.get(key.pk))
+            for key in rows
+        ]
         ended = [row for row in shown if row["state"] in ENDED]
         alive = [row for row in shown if row["state"] not in ENDED]
         can_write = self.caller.has_power(Power.KEYS_WRITE)

@@ -78,9 +78,7 @@ class OverviewPage(TenantPage):
         rows = sum_usage(self._query(period, HOUR))
         hours = by_bucket(rows, period.starts)
         sums = total(rows)
-        before = total(
-            sum_span(tenant=self.tenant, since=period.since - DAY, until=period.since)
-        )
+        before = total(sum_span(tenant=self.tenant, since=period.since - DAY, until=period.since))
         cached = sums["cache_read_tokens"]
         return {
             "tokens": tokens_of(sums),

@@ -30,7 +30,10 @@ SECTIONS: tuple[tuple[Any, tuple[Entry, ...]], ...] = (
         "",
         (
             Entry(
-                route="console", title=_("Overview"), icon="layout-dashboard", power=Power.USAGE_READ
+                route="console",
+                title=_("Overview"),
+                icon="layout-dashboard",
+                power=Power.USAGE_READ,
             ),
             Entry(
                 route="console-start", title=_("Get started"), icon="rocket", power=Power.KEYS_READ
