@@ -104,6 +104,8 @@ def both_running(folder: Path, program: str) -> Iterator[tuple[dict[str, Gateway
         )
         with redis.Redis.from_url(valkey.url()) as client:
             publish(client, secrets=secrets, upstream_port=ports["upstream"])
+        poster = [sys.executable, "-m", "bench.poster", valkey.url()]
+        start(running(poster, is_ready=lambda: True, log=folder / "poster.log"))
         environment = plane_environment(
             secrets=secrets, redis_url=valkey.url(), state=folder / "state"
         )

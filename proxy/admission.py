@@ -14,6 +14,7 @@ import msgspec
 from proxy.api_errors import ApiError, overloaded
 from proxy.auth import Authenticator, check_standing
 from proxy.body import MessagesBody
+from proxy.chat_upstream import with_chat_bodies
 from proxy.config import ProxyConfig
 from proxy.demand import demand_of, refuse_denied_betas
 from proxy.exchange import Exchange
@@ -33,7 +34,7 @@ from turnpike.kernel import clock
 POLICY_ATTEMPTS = 4
 MEMBER_LENGTH_MAX = 64
 
-_encode = msgspec.json.encode
+_encode = msgspec.json.Encoder().encode
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,6 +150,7 @@ class Admitter:
         check_standing(view, scope=SCOPE_MESSAGES, address=ask.address)
         refuse_denied_betas(ask.headers, view.tier.denied_betas)
         route = route_model(view, body.model, at_us=ask.started_at_us)
+        route = with_chat_bodies(route, body)
         hold = hold_micro(
             demand,
             price_set=route.price_set,

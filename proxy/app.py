@@ -12,6 +12,7 @@ from proxy.responses import send_answer
 
 logger = logging.getLogger(__name__)
 
+OWN_PATHS = frozenset(("/livez", "/readyz", "/metrics"))
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
 METRICS_TYPE = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 
@@ -26,8 +27,11 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run the lifespan."""
         kind = scope["type"]
-        if kind == "http":
-            await self._answer(scope, receive, send)
+        gateway = self._gateway
+        if kind == "http" and gateway is not None and scope["path"] not in OWN_PATHS:
+            await gateway.endpoints(scope, receive, send)
+        elif kind == "http":
+            await self._answer(scope, send)
         elif kind == "lifespan":
             await self._live(receive, send)
 
@@ -52,19 +56,16 @@ class App:
             await self._gateway.stop()
             self._gateway = None
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: Scope, send: Send) -> None:
         path = scope["path"]
-        gateway = self._gateway
         if path == "/livez":
             await send_answer(send, 200, [TEXT], b"ok")
         elif path == "/readyz":
             await send_answer(send, *_readiness(is_ready=self.is_ready))
         elif path == "/metrics":
             await self._metrics(scope, send)
-        elif gateway is None:
-            await send_answer(send, 503, [TEXT], b"not started")
         else:
-            await gateway.endpoints(scope, receive, send)
+            await send_answer(send, 503, [TEXT], b"not started")
 
     async def _metrics(self, scope: Scope, send: Send) -> None:
         gateway = self._gateway

@@ -21,7 +21,7 @@ FIELDS_MAX = 200
 _EMPTY_LIST = re.compile(rb"\[[ \t\n\r]*\]")
 
 _decode_top = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_encode = msgspec.json.encode
+_encode = msgspec.json.Encoder().encode
 _read_text = msgspec.json.Decoder(str).decode
 _read_number = msgspec.json.Decoder(int).decode
 _read_flag = msgspec.json.Decoder(bool).decode
@@ -107,7 +107,7 @@ def _top_level(raw: bytes) -> tuple[Mapping[str, msgspec.Raw], bool]:
     # A compact object without a duplicate is exactly as long as its members put together.
     if len(fields) > FIELDS_MAX:
         raise _invalid(f"Request body: at most {FIELDS_MAX} fields are accepted")
-    length = 1 + sum(len(_encode(name)) + len(value) + 2 for name, value in fields.items())
+    length = 1 + sum([len(_encode(name)) + len(value) + 2 for name, value in fields.items()])
     if fields and length == len(raw):
         return fields, True
     _refuse_duplicates(raw)
@@ -150,7 +150,7 @@ def _check_messages(fields: Mapping[str, msgspec.Raw]) -> None:
     if raw is None:
         raise _invalid("messages: Field required")
     value = memoryview(raw)
-    if value[:1] != b"[":
+    if bytes(value[:1]) != b"[":
         raise _invalid("messages: Input should be a valid list")
     if _EMPTY_LIST.fullmatch(value):
         raise _invalid("messages: at least one message is required")

@@ -5,6 +5,7 @@ from proxy.api_errors import ApiError
 from proxy.asgi import Send
 from proxy.body import MessagesBody
 from proxy.limiter.answers import rate_limit_headers
+from proxy.pricing import estimate_input_tokens
 from proxy.responses import send_answer, upstream_response_headers
 from proxy.snapshots import View
 from proxy.upstreams.client import UpstreamError, UpstreamResponse
@@ -17,6 +18,7 @@ from proxy.upstreams.forward import (
     with_request_id,
 )
 from proxy.upstreams.selection import Hop
+from turnpike.contracts.snapshots import UPSTREAM_OPENAI
 
 PATH = b"/v1/messages/count_tokens"
 ANSWER_BYTES_MAX = 1024 * 1024
@@ -33,20 +35,26 @@ class Counter:
     async def count_tokens(self, ask: Ask, view: View, body: MessagesBody, send: Send) -> None:
         """Serve one request. Raises ApiError while nothing has been sent to the client."""
         route, view, spec, admission = await self._admitter.admit_count(ask, view, body)
+        headers = [
+            (b"request-id", ask.request_id.encode()),
+            (b"anthropic-organization-id", view.who.tenant_id.encode()),
+            *rate_limit_headers(spec, admission),
+        ]
+        hops = tuple(hop for hop in route.hops if hop.upstream.kind != UPSTREAM_OPENAI)
+        if not hops:
+            # No upstream of this model can count: the same estimate that admission goes by.
+            tokens = b'{"input_tokens":%d}' % estimate_input_tokens(body.parts())
+            await send_answer(send, 200, [(b"content-type", b"application/json"), *headers], tokens)
+            return
         call = Call(path=PATH, headers=ask.headers, request_id=ask.request_id, is_stream=False)
-        response, payload = await self._ask_upstreams(route.hops, call, body)
+        response, payload = await self._ask_upstreams(hops, call, body)
         payload = with_request_id(
             payload,
             upstream_id=header_of(response.headers, b"request-id"),
             request_id=ask.request_id,
         )
-        headers = [
-            *upstream_response_headers(response.headers),
-            (b"request-id", ask.request_id.encode()),
-            (b"anthropic-organization-id", view.who.tenant_id.encode()),
-            *rate_limit_headers(spec, admission),
-        ]
-        await send_answer(send, response.status, headers, payload)
+        kept = upstream_response_headers(response.headers)
+        await send_answer(send, response.status, [*kept, *headers], payload)
 
     async def _ask_upstreams(
         self, hops: tuple[Hop, ...], call: Call, body: MessagesBody

@@ -11,11 +11,13 @@ from proxy.api_errors import ApiError
 from proxy.asgi import Receive, Scope, Send
 from proxy.auth import client_address
 from proxy.body import read_messages_body
+from proxy.chat_face import ChatFace
 from proxy.config import MIB, ProxyConfig
+from proxy.conversion.chat_models import with_chat_fields
 from proxy.counting import Counter
 from proxy.http_protocol import BODY_IN_SCOPE
 from proxy.metrics import METRICS
-from proxy.models_api import get_model, list_models
+from proxy.models_api import get_model, list_models, list_models_of_both
 from proxy.pipeline import Pipeline
 from proxy.responses import error_body, send_answer
 from turnpike.contracts.snapshots import SCOPE_MODELS
@@ -26,9 +28,10 @@ logger = logging.getLogger(__name__)
 BODY_SECONDS = 30.0
 BODY_BYTES_PER_SECOND_MIN = 64 * 1024
 JSON_TYPE = (b"content-type", b"application/json")
+CHAT_PATH = "/v1/chat/completions"
 MODELS_PATH = "/v1/models"
 POST_PATHS = frozenset(("/v1/messages", "/v1/messages/count_tokens"))
-NAMED_PATHS = POST_PATHS | {MODELS_PATH}
+NAMED_PATHS = POST_PATHS | {CHAT_PATH, MODELS_PATH}
 
 
 class ClientGone(Exception):
@@ -55,6 +58,8 @@ class Endpoints:
             )
             return
         ask = self._ask(scope)
+        if path == CHAT_PATH:
+            send = ChatFace(send)
         status = 200
         try:
             await self._dispatch(path, method, ask, scope, receive, send)
@@ -79,6 +84,9 @@ class Endpoints:
         if path in POST_PATHS:
             _require(method, "POST")
             await self._post(path, ask, scope, receive, send)
+        elif isinstance(send, ChatFace):
+            _require(method, "POST")
+            await self._chat(ask, scope, receive, send)
         elif path == MODELS_PATH or path.startswith(MODELS_PATH + "/"):
             _require(method, "GET")
             await self._models(path, ask, scope, send)
@@ -87,10 +95,9 @@ class Endpoints:
 
     async def _post(self, path: str, ask: Ask, scope: Scope, receive: Receive, send: Send) -> None:
         view = await self._admitter.authenticate(ask)
-        _check_headers(ask.headers)
-        raw = scope.pop(BODY_IN_SCOPE, None)
-        if raw is None or len(raw) > self._config.body_bytes_max:
-            raw = await self._read_body(ask.headers, receive)
+        if b"anthropic-version" not in ask.headers:
+            raise ApiError(400, "invalid_request_error", "anthropic-version: header is required")
+        raw = await self._body(ask, scope, receive)
         if path == "/v1/messages":
             body = read_messages_body(raw)
             await self._pipeline.messages(ask, view, body, receive, send)
@@ -98,19 +105,29 @@ class Endpoints:
             body = read_messages_body(raw, is_counting=True)
             await self._counter.count_tokens(ask, view, body, send)
 
+    async def _chat(self, ask: Ask, scope: Scope, receive: Receive, face: ChatFace) -> None:
+        view = await self._admitter.authenticate(ask)
+        body = face.read(await self._body(ask, scope, receive), view)
+        await self._pipeline.messages(face.ask_of(ask), view, body, receive, face)
+
     async def _models(self, path: str, ask: Ask, scope: Scope, send: Send) -> None:
         view = await self._admitter.authenticate(ask)
         view = await self._admitter.standing(ask, view, scope=SCOPE_MODELS)
+        has_version = b"anthropic-version" in ask.headers
+        at_us = ask.started_at_us
         if path == MODELS_PATH:
-            found = list_models(view, scope["query_string"], at_us=ask.started_at_us)
+            list_them = list_models if has_version else list_models_of_both
+            found = list_them(view, scope["query_string"], at_us=at_us)
         else:
-            name = unquote(path.removeprefix(MODELS_PATH + "/"))
-            found = get_model(view, name, at_us=ask.started_at_us)
+            found = get_model(view, unquote(path.removeprefix(MODELS_PATH + "/")), at_us=at_us)
+            found = found if has_version else with_chat_fields(found)
         headers = [
             JSON_TYPE,
             (b"request-id", ask.request_id.encode()),
             (b"anthropic-organization-id", view.who.tenant_id.encode()),
         ]
+        if not has_version:
+            headers.append((b"x-request-id", ask.request_id.encode()))
         await send_answer(send, 200, headers, json.dumps(found).encode())
 
     def _ask(self, scope: Scope) -> Ask:
@@ -129,6 +146,13 @@ class Endpoints:
             started_at_us=clock.now_us(),
             begun_at=clock.monotonic_seconds(),
         )
+
+    async def _body(self, ask: Ask, scope: Scope, receive: Receive) -> bytes:
+        _check_framing(ask.headers)
+        raw: bytes | None = scope.pop(BODY_IN_SCOPE, None)
+        if raw is None or len(raw) > self._config.body_bytes_max:
+            return await self._read_body(ask.headers, receive)
+        return raw
 
     async def _read_body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         """The whole body within its deadline. Raises ApiError 413 or 408, or ClientGone."""
@@ -194,9 +218,7 @@ def headers_of(scope: Scope) -> dict[bytes, bytes]:
     return headers
 
 
-def _check_headers(headers: Mapping[bytes, bytes]) -> None:
-    if b"anthropic-version" not in headers:
-        raise ApiError(400, "invalid_request_error", "anthropic-version: header is required")
+def _check_framing(headers: Mapping[bytes, bytes]) -> None:
     if b"content-length" in headers and b"transfer-encoding" in headers:
         raise ApiError(
             400, "invalid_request_error", "content-length and transfer-encoding exclude each other"

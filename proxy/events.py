@@ -1,8 +1,9 @@
 """Builds usage events: one for each admitted request, by whoever ends it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from turnpike.contracts import usage as words
 from turnpike.contracts.usage import Attempt, EventBase, UsageEvent
@@ -11,12 +12,11 @@ from turnpike.kernel.money import ceil_div
 CHARACTERS_PER_TOKEN = 4
 
 
-@dataclass(slots=True, kw_only=True)
-class Outcome:
+class Outcome(msgspec.Struct, kw_only=True):
     """How a request ended, as far as whoever ends it knows."""
 
     rank: int = words.RANK_VOID
-    usage: Mapping[str, Any] = field(default_factory=dict)
+    usage: Mapping[str, Any] = {}
     output_chars: int = 0
     http_status: int | None = None
     stop_reason: str | None = None

@@ -1,7 +1,6 @@
 """The state of one request between its admission and its end."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -19,12 +18,11 @@ from turnpike.contracts import rating
 from turnpike.contracts import usage as words
 from turnpike.contracts.usage import Attempt, EventBase
 
-_encode = msgspec.json.encode
+_encode = msgspec.json.Encoder().encode
 NO_USAGE: Mapping[str, Any] = {}
 
 
-@dataclass(slots=True, kw_only=True)
-class Exchange:
+class Exchange(msgspec.Struct, kw_only=True):
     """One admitted request. Only its pipeline and the keeper's beats change it."""
 
     rid: str
@@ -38,13 +36,14 @@ class Exchange:
     hold_micro: int
     begun_at: float
     meter: StreamMeter | None = None
-    outcome: Outcome = field(default_factory=Outcome)
-    attempts: list[Attempt] = field(default_factory=list)
+    outcome: Outcome = msgspec.field(default_factory=Outcome)
+    attempts: list[Attempt] = []
     beaten_at: float = 0.0
     is_trued_up: bool = False
     is_ended_elsewhere: bool = False
     is_given_back: bool = False  # platform or upstream caused the void: its request is not counted
     is_client_gone: bool = False
+    ignored: tuple[str, ...] = ()  # what of the client's body the upstream was not sent
     is_drained: bool = False  # once the client is gone, read on: the upstream bills it anyway
     stopped_by: ApiError | None = None
     close_upstream: Callable[[], object] | None = None

@@ -154,7 +154,7 @@ class Gateway:
                 await task
         with suppress(RedisAway):
             await self._refusals.flush()
-            await self.settlement.confirm()
+            await self.settlement.confirm(is_last=True)
             await self.recovery.leave()
         self.recovery.release()
         self._journal.close()

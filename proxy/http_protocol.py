@@ -8,7 +8,7 @@ is in the scope at once. Together that halves what uvicorn's own cycle takes of 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -26,9 +26,9 @@ BODY_IN_SCOPE = "turnpike.body"
 # one go, so a body of 100 KB is never waited for.
 UNREAD_BYTES_MAX = 256 * 1024
 
-Fields = Iterable[tuple[bytes, bytes]]
+Fields = Sequence[tuple[bytes, bytes]]
 
-_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection"))
+_FRAMING = (b"content-length", b"transfer-encoding", b"connection")
 _BODILESS = frozenset((204, 304))
 _CONTROLS = bytes(code for code in (*range(32), 127) if code != ord("\t"))
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -56,6 +56,7 @@ class Cycle:
         "response_complete",
         "response_started",
         "scope",
+        "task",
     )
 
     def __init__(
@@ -72,6 +73,7 @@ class Cycle:
         self.scope = scope
         self.keep_alive = keep_alive
         self.expects_continue = expects_continue
+        self.task: asyncio.Task[None] | None = None
         self.disconnected = False
         self.response_started = False
         self.response_complete = False
@@ -111,8 +113,11 @@ class Cycle:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    async def run(self, app: App) -> None:
-        """Let the app answer; what it leaves undone becomes a 500 or ends the connection."""
+    async def run(self, app: App, tasks: set[asyncio.Task[None]]) -> None:
+        """Let the app answer; what it leaves undone becomes a 500 or ends the connection.
+
+        The task takes itself out of `tasks` at its end: a callback would be one more turn.
+        """
         try:
             await app(self.scope, self.receive, self.send)
         except BaseException:
@@ -122,6 +127,10 @@ class Cycle:
             if not self.response_complete and not self.disconnected:
                 logger.error("The ASGI application returned without completing its answer.")
                 await self._give_up()
+        finally:
+            if self.task is not None:
+                tasks.discard(self.task)
+                self.task = None
 
     async def _give_up(self) -> None:
         """Say 500 while nothing has left, else close."""
@@ -169,28 +178,52 @@ class Cycle:
         if self.response_started:
             self._write(message.get("body", b""), has_more=message.get("more_body", False))
         else:
+            self._head = self._head_of(message["status"], message.get("headers", ()))
             self.response_started = True
             self.expects_continue = False
-            self._head = self._head_of(message["status"], message.get("headers", ()))
+
+    async def answer(self, status: int, headers: Fields, body: bytes) -> None:
+        """A whole answer in one call; names are in lower case, the length is added here."""
+        if self._flow.write_paused and not self.disconnected:
+            await self._flow.drain()
+        if self.disconnected:
+            return
+        if self.response_started:
+            raise RuntimeError("The answer has begun already.")
+        lines = [STATUS_LINE[status], self._default_lines]
+        lines += [b"%b: %b\r\n" % field for field in headers]
+        lines.append(b"content-length: %d\r\n" % len(body))
+        head = self._checked(lines)
+        self.response_started = True
+        self.expects_continue = False
+        self._transport.write(head if self.scope["method"] == "HEAD" else head + body)
+        self._finish()
 
     def _head_of(self, status: int, headers: Fields) -> bytes:
-        lines = [STATUS_LINE[status], self._default_lines]
-        self._left_bytes = -1
-        for name, value in headers:
-            known = name.lower()  # apps need not send lower case
-            if known in _FRAMING:
-                self._note_framing(known, value)
-            if known == b"connection":
-                continue  # the connection is ours to speak of
-            lines.append(b"%b: %b\r\n" % (known, value))
-        if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
+        self._left_bytes, self._is_chunked = -1, False
+        names = {name.lower(): value for name, value in headers}  # apps need not send lower case
+        for name in _FRAMING:
+            if name in names:
+                self._note_framing(name, names[name])
+        if b"connection" in names:  # that is ours to speak of
+            headers = [field for field in headers if field[0].lower() != b"connection"]
+        lines = [
+            STATUS_LINE[status],
+            self._default_lines,
+            *[b"%b: %b\r\n" % field for field in headers],
+        ]
         if self._left_bytes < 0:
             has_body = self.scope["method"] != "HEAD" and status not in _BODILESS
             if has_body and not self._is_chunked:
                 self._is_chunked = True
                 lines.append(b"transfer-encoding: chunked\r\n")
             self._left_bytes = 0
+        return self._checked(lines)
+
+    def _checked(self, lines: list[bytes]) -> bytes:
+        """The lines as a head. Raises RuntimeError where one could pass for more than itself."""
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
         head = b"".join(lines)
         # Each line has one CR and one LF of ours; no other control character may be in it.
         breaks = 2 * (len(lines) - 1 + self._default_lines.count(b"\n"))
@@ -222,11 +255,14 @@ class Cycle:
         if head or content:
             self._transport.write(head + content if head else content)
         if not has_more:
-            self.response_complete = True
-            self.wake()
-            if not self.keep_alive:
-                self._transport.close()
-            self._on_response()
+            self._finish()
+
+    def _finish(self) -> None:
+        self.response_complete = True
+        self.wake()
+        if not self.keep_alive:
+            self._transport.close()
+        self._on_response()
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -237,6 +273,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.cycle: Any = None  # the newest request: the one that body bytes belong to
         self.pipeline: Any = deque()
         self._running: Cycle | None = None
+        self._is_draining = False
         self._idle_since: float | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._default_headers: list[tuple[bytes, bytes]] = []
@@ -256,6 +293,10 @@ class HttpProtocol(HttpToolsProtocol):
         self.cycle = self._running = self._idle_timer = None
         self.pipeline.clear()
         self.parser = None  # type: ignore[assignment]  # as uvicorn does: it refers to us
+
+    def begin_drain(self) -> None:
+        """The server stops soon: whatever is asked from now on is answered, and then closed."""
+        self._is_draining = True
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request came in."""
@@ -278,7 +319,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport,
             self.flow,
             default_lines=self._lines_of_defaults(),
-            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            keep_alive=(version != "1.0" and not self._is_draining and parser.should_keep_alive()),
             expects_continue=self.expect_100_continue,
             on_response=self.on_response_complete,
         )
@@ -314,9 +355,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start(self, cycle: Cycle) -> None:
         self._running = cycle
-        task = self.loop.create_task(cycle.run(cast(App, self.app)))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        cycle.task = self.loop.create_task(cycle.run(cast(App, self.app), self.tasks))
+        self.tasks.add(cycle.task)
 
     def _end_idle(self) -> None:
         """Close what has been idle for too long; look again later where a request came between."""

@@ -84,7 +84,7 @@ class Journal:
 
     def append(self, rid: str, *lines: bytes) -> None:
         """Write lines of one request in one call. Raises JournalUnwritable."""
-        data = b"".join(lines)
+        data = lines[0] if len(lines) == 1 else b"".join(lines)
         try:
             if self._size + len(data) > self._segment_bytes_max:
                 self._begin_segment()

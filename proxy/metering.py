@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -103,6 +103,33 @@ class _Typed(msgspec.Struct):
     type: str = ""
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
+
+
+class _CacheCreation(msgspec.Struct, forbid_unknown_fields=True):
+    ephemeral_5m_input_tokens: _Count = 0
+    ephemeral_1h_input_tokens: _Count = 0
+
+
+class _ServerTools(msgspec.Struct, forbid_unknown_fields=True):
+    web_search_requests: _Count = 0
+    web_fetch_requests: _Count = 0
+
+
+class _PlainUsage(msgspec.Struct, forbid_unknown_fields=True):
+    """A usage object with nothing odd about it: then it is taken over as it came."""
+
+    input_tokens: _Count
+    output_tokens: _Count
+    cache_creation_input_tokens: _Count | None = None
+    cache_read_input_tokens: _Count | None = None
+    cache_creation: _CacheCreation | None = None
+    server_tool_use: _ServerTools | None = None
+    service_tier: str | None = None
+    speed: str | None = None
+    inference_geo: str | None = None
+
+
 class _Answer(msgspec.Struct):
     type: str | None = None
     id: str | None = None
@@ -119,6 +146,7 @@ _read_end = msgspec.json.Decoder(_MessageDelta).decode
 _read_error = msgspec.json.Decoder(_Error).decode
 _read_typed = msgspec.json.Decoder(_Typed).decode
 _read_usage = msgspec.json.Decoder(dict[str, Any] | None).decode
+_read_plain_usage = msgspec.json.Decoder(_PlainUsage).decode
 _read_answer = msgspec.json.Decoder(_Answer).decode
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeError)
 
@@ -162,7 +190,13 @@ class StreamMeter:
     `output_chars` changed, `usage_version` when `usage` did.
     """
 
-    def __init__(self, max_tokens: int | None = None, ratio: float = CHARACTERS_RATIO) -> None:
+    def __init__(
+        self,
+        max_tokens: int | None = None,
+        ratio: float = CHARACTERS_RATIO,
+        *,
+        is_input_estimated: bool = False,
+    ) -> None:
         self.usage: dict[str, Any] = {}
         self.output_chars = 0
         self.estimated_thinking_tokens = 0
@@ -177,6 +211,7 @@ class StreamMeter:
         self.usage_version = 0
         self._max_tokens = max_tokens
         self._ratio = ratio
+        self._is_input_estimated = is_input_estimated
         self._thinking_chars = 0
         self._has_final_output = False
         self._parser = EventParser()
@@ -260,6 +295,10 @@ class StreamMeter:
     def _end(self, message: _MessageDelta) -> None:
         self.stop_reason = message.delta.stop_reason or self.stop_reason
         news = _usage_of(message.usage, self.flags)
+        if self._is_input_estimated and news:
+            # A guess stood there until now, and the truth may be lower.
+            self.usage.pop("input_tokens", None)
+            self._is_input_estimated = False
         self._merge(news)
         reported = news.get("output_tokens")
         if reported is not None:
@@ -295,10 +334,9 @@ def meter_answer(body: bytes) -> AnswerMeter:
     except _UNREADABLE:
         return AnswerMeter(flags=frozenset((FLAG_MALFORMED_ANSWER,)))
     flags: set[str] = set()
-    usage: dict[str, Any] = {}
     if answer.type != "message":
         flags.add(FLAG_MALFORMED_ANSWER)
-    merge_usage(usage, _usage_of(answer.usage, flags), flags)
+    usage = _first_usage(answer.usage, flags)
     is_missing = _lacks_counts(usage)
     if is_missing:
         flags.add(FLAG_MISSING)
@@ -310,6 +348,17 @@ def meter_answer(body: bytes) -> AnswerMeter:
         output_chars=_chars_of(answer.content) if is_missing else 0,
         flags=frozenset(flags),
     )
+
+
+def _first_usage(raw: msgspec.Raw, flags: set[str]) -> dict[str, Any]:
+    """The usage of a whole answer; the decoder checks its usual shape at a third of the price."""
+    try:
+        _read_plain_usage(raw)
+    except _UNREADABLE:
+        usage: dict[str, Any] = {}
+        merge_usage(usage, _usage_of(raw, flags), flags)
+        return usage
+    return _read_usage(raw) or {}
 
 
 def merge_usage(usage: dict[str, Any], news: Mapping[str, Any], flags: set[str]) -> bool:

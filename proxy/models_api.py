@@ -5,11 +5,13 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from proxy.api_errors import ApiError
+from proxy.conversion.chat_models import list_with_chat_fields
 from proxy.routing import visible_models
 from proxy.snapshots import View
 from turnpike.contracts.snapshots import ModelSnapshot
 
 LIMIT_DEFAULT = 20
+LIMIT_OF_OTHERS = 1_000  # OpenAI's list has no pages
 LIMIT_MAX = 1_000
 LIFECYCLES = ("active", "deprecated", "retired")
 LISTED = ("active", "deprecated")
@@ -18,7 +20,16 @@ QUERY_BYTES_MAX = 4_096
 
 def list_models(view: View, query: bytes, *, at_us: int) -> dict[str, Any]:
     """One page of models in the API's shape. Raises ApiError 400 for a bad query."""
-    wanted = _read_query(query)
+    return _page(view, _read_query(query, limit=LIMIT_DEFAULT), at_us=at_us)
+
+
+def list_models_of_both(view: View, query: bytes, *, at_us: int) -> dict[str, Any]:
+    """The same for clients that do not say whose they are: the fields of both APIs."""
+    wanted = _read_query(query, limit=LIMIT_OF_OTHERS)
+    return list_with_chat_fields(_page(view, wanted, at_us=at_us))
+
+
+def _page(view: View, wanted: "_Wanted", *, at_us: int) -> dict[str, Any]:
     models = [
         model for model in visible_models(view, at_us=at_us) if model.lifecycle in wanted.lifecycles
     ]
@@ -67,8 +78,8 @@ def model_info(model: ModelSnapshot) -> dict[str, Any]:
 class _Wanted:
     """A checked query."""
 
-    def __init__(self, values: Mapping[str, Sequence[str]]) -> None:
-        self.limit = LIMIT_DEFAULT
+    def __init__(self, values: Mapping[str, Sequence[str]], *, limit: int) -> None:
+        self.limit = limit
         if "limit" in values:
             text = values["limit"][-1]
             self.limit = int(text) if text.isdecimal() and len(text) <= 6 else 0
@@ -81,10 +92,10 @@ class _Wanted:
             raise _invalid("lifecycle: Input should be 'active', 'deprecated' or 'retired'")
 
 
-def _read_query(query: bytes) -> _Wanted:
+def _read_query(query: bytes, *, limit: int) -> _Wanted:
     if len(query) > QUERY_BYTES_MAX:
         raise _invalid("The query is too long")
-    return _Wanted(parse_qs(query.decode("latin-1"), keep_blank_values=True))
+    return _Wanted(parse_qs(query.decode("latin-1"), keep_blank_values=True), limit=limit)
 
 
 def _position(models: Sequence[ModelSnapshot], name: str, field: str) -> int:

@@ -7,12 +7,14 @@ from proxy.admission import Admitter, Ask
 from proxy.api_errors import ApiError, overloaded
 from proxy.asgi import Headers, Receive, Send
 from proxy.body import MessagesBody
+from proxy.chat_upstream import ChatAnswer, is_estimated
+from proxy.conversion.chat_request import IGNORED_HEADER
 from proxy.ending import Ending
 from proxy.exchange import Exchange
 from proxy.journal import Journal, JournalUnwritable
 from proxy.keeper import Keeper
 from proxy.limiter.answers import rate_limit_headers
-from proxy.metering import FLAG_MALFORMED_ANSWER, StreamMeter, meter_answer
+from proxy.metering import FLAG_MALFORMED_ANSWER, FLAG_MISSING, StreamMeter, meter_answer
 from proxy.metrics import METRICS
 from proxy.responses import (
     error_event,
@@ -139,7 +141,9 @@ class Pipeline:
         self._write_begin(exchange)
         if len(exchange.attempts) == 1:
             METRICS.own_seconds.observe(clock.monotonic_seconds() - exchange.begun_at)
-        response = await self._open(hop, call, exchange, body.to_upstream(hop.upstream_model))
+        payload = body.to_upstream(hop.upstream_model) if hop.body is None else hop.body
+        exchange.ignored = hop.ignored
+        response = await self._open(hop, call, exchange, payload)
         exchange.outcome.http_status = response.status
         if response.status >= 400:
             await self._relay_refusal(exchange, response, send)
@@ -166,7 +170,14 @@ class Pipeline:
         finally:
             exchange.close_upstream = None
         exchange.close_upstream = response.close
-        return response
+        if hop.body is None:
+            return response
+        return ChatAnswer(
+            response,
+            model=exchange.base.model,
+            request_id=exchange.request_id,
+            input_estimate=exchange.spec.input_estimate,
+        )
 
     async def _answer(
         self, hop: Hop, exchange: Exchange, response: UpstreamResponse, send: Send
@@ -184,7 +195,11 @@ class Pipeline:
         if FLAG_MALFORMED_ANSWER in meter.flags:
             raise _unreadable(response)
         outcome = exchange.outcome
-        outcome.rank = words.RANK_REPORTED if meter.is_reported else words.RANK_OBSERVED
+        is_reported = meter.is_reported
+        if is_estimated(response):
+            is_reported = False
+            METRICS.note_flags((FLAG_MISSING,))
+        outcome.rank = words.RANK_REPORTED if is_reported else words.RANK_OBSERVED
         outcome.usage = meter.observed_usage(max_tokens=exchange.max_tokens)
         outcome.stop_reason = meter.stop_reason
         outcome.upstream_model = meter.model
@@ -223,7 +238,9 @@ class Pipeline:
         response: UpstreamResponse,
         send: Send,
     ) -> None:
-        meter = exchange.meter = StreamMeter(max_tokens=exchange.max_tokens)
+        meter = exchange.meter = StreamMeter(
+            max_tokens=exchange.max_tokens, is_input_estimated=is_estimated(response)
+        )
         silence_seconds = hop.upstream.silence_timeout_seconds
         try:
             first = await _first_chunk(response, meter, silence_seconds)
@@ -248,7 +265,11 @@ class Pipeline:
             )
         finally:
             response.close()
-        self._conclude(exchange, response, is_final=_is_final(meter, end))
+        is_final = _is_final(meter, end)
+        if is_estimated(response):
+            is_final = False
+            meter.flags.add(FLAG_MISSING)
+        self._conclude(exchange, response, is_final=is_final)
         ended = await self._ending.write_down(exchange)
         if not exchange.is_client_gone:
             tail = _tail(exchange, end)
@@ -317,6 +338,8 @@ class Pipeline:
         workspace = view.who.workspaces.get(str(view.key.workspace))
         if workspace is not None:
             headers.append((b"anthropic-workspace-id", workspace.workspace_id.encode()))
+        if exchange.ignored:
+            headers.append((IGNORED_HEADER, ", ".join(exchange.ignored).encode()))
         if exchange.route.is_successor:
             headers.append((b"x-turnpike-served-model", exchange.base.model.encode()))
         return headers

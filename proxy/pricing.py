@@ -168,8 +168,10 @@ def _dearest_rate(
     price_set: PriceSet, model: str, components: tuple[str, ...], variant: str, reach: int
 ) -> int | None:
     """The dearest rate of these components for prompts up to `reach`; None where one has none."""
-    brackets = _dearest_by_bracket(price_set, model, components, variant)
-    return next((rate for min_input, rate in brackets if min_input <= reach), None)
+    for min_input, rate in _dearest_by_bracket(price_set, model, components, variant):
+        if min_input <= reach:
+            return rate
+    return None
 
 
 @lru_cache(maxsize=4_096)

@@ -138,9 +138,7 @@ def _enabled(plane: Plane, model: ModelSnapshot) -> list[Candidate]:
     return [
         candidate
         for candidate in plane.snapshot.routes.get(model.model, ())
-        if (upstream := upstreams.get(str(candidate.upstream))) is not None
-        and upstream.is_enabled
-        and upstream.kind == "anthropic"
+        if (upstream := upstreams.get(str(candidate.upstream))) is not None and upstream.is_enabled
     ]
 
 

@@ -15,6 +15,7 @@ from proxy.http_protocol import HttpProtocol
 
 # Cancelling what still runs is left some seconds before gunicorn kills the worker.
 CANCEL_SECONDS = 3
+ACCEPTED_SECONDS = 0.3
 GC_THRESHOLDS = (20_000, 20, 50)
 
 
@@ -22,10 +23,17 @@ class DrainingServer(Server):
     """A server that tells its app when it stops taking connections."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let the app begin to drain, then wait for what runs."""
+        """Take no more connections, serve those that were just taken, then wait for what runs."""
         begin_drain = getattr(self.config.app, "begin_drain", None)
         if begin_drain is not None:
             begin_drain()
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, HttpProtocol):
+                connection.begin_drain()
+        # A client whose connection was accepted a moment ago is about to send its request.
+        await asyncio.sleep(ACCEPTED_SECONDS)
         await super().shutdown(sockets)
 
 

@@ -8,7 +8,6 @@ other data: the ingest's primary key makes that harmless.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from itertools import islice
 
 import msgspec
@@ -25,12 +24,14 @@ logger = logging.getLogger(__name__)
 
 OUTBOX_MAX = 200_000
 BATCH = 500
+# The ingest comes by each second: nobody asks before, and what waits for longer is overdue.
+POSTING_SECONDS = 1.0
+OVERDUE_SECONDS = 5.0
 
-_encode = msgspec.json.encode
+_encode = msgspec.json.Encoder().encode
 
 
-@dataclass(slots=True, kw_only=True)
-class Ended:
+class Ended(msgspec.Struct, kw_only=True):
     """A request that ended, and what its settlement needs."""
 
     rid: str
@@ -42,6 +43,7 @@ class Ended:
     amount_micro: int
     on_confirmed: Callable[[str], None]
     sent_at: float = 0.0
+    ask_at: float = 0.0  # when to ask again whether it is posted
 
 
 class Settlement:
@@ -106,18 +108,28 @@ class Settlement:
         """Take over what a dead worker ended; the next round asks whether it is posted already."""
         self._keep(ended)
 
-    async def confirm(self) -> None:
-        """Forget what is posted, and send again what should be by now. May raise RedisAway."""
+    async def confirm(self, *, is_last: bool = False) -> None:
+        """Forget what is posted, and send again what should be by now. May raise RedisAway.
+
+        Nothing is asked for that can hardly be there yet, and what is overdue the less often the
+        longer it waits, so that a backlog of thousands does not cost as many questions each round.
+        At the last round everything is asked for.
+        """
         now = self._monotonic()
-        waiting = iter(list(self._outbox.values()))
+        waiting = iter([item for item in self._outbox.values() if is_last or item.ask_at <= now])
         while batch := list(islice(waiting, BATCH)):
             posted = await self._posted_ranks(batch)
             for ended, rank in zip(batch, posted, strict=True):
                 if rank is not None and rank >= ended.rank:
                     self._forget(ended)
-                elif now - ended.sent_at >= self._resend_seconds:
+                    continue
+                waited_seconds = now - ended.sent_at
+                if waited_seconds >= self._resend_seconds:
                     METRICS.events_resent.inc()
                     await self._send(ended)
+                elif waited_seconds >= OVERDUE_SECONDS:
+                    left_seconds = self._resend_seconds - waited_seconds
+                    ended.ask_at = now + min(waited_seconds, left_seconds)
 
     async def resend_all(self) -> None:
         """Redis lost data: everything that is not known to be posted goes out again."""
@@ -139,6 +151,7 @@ class Settlement:
     async def _send(self, ended: Ended) -> bool:
         """Whether Redis took it."""
         ended.sent_at = self._monotonic()
+        ended.ask_at = ended.sent_at + POSTING_SECONDS
         try:
             await self._limiter.settle(
                 ended.spec,

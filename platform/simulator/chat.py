@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 from simulator.answer import Answer, block_json
 from simulator.events import CHARACTERS_PER_CHUNK, Event
-from simulator.exchange import Exchange
+from simulator.exchange import CutShort, Exchange
 from simulator.messages import (
     TURNPIKE_REQUEST_ID,
+    Silence,
     answer_request,
     write_events,
 )
@@ -42,12 +43,22 @@ async def create_chat_completion(state: State, exchange: Exchange) -> None:
         has_usage = bool((chat.get("stream_options") or {}).get("include_usage"))
         await exchange.start_stream()
         chunks = _chunks(answer, ident=exchange.request_id, has_usage=has_usage)
-        if await write_events(state, exchange, chunks, row, answer):
+        if await write_events(state, exchange, _with_faults(exchange, chunks), row, answer):
             await exchange.end()
         return
     row.usage, row.output_characters = answer.final_usage, answer.output_characters
     state.record.bill(row)
     await exchange.reply(encode(_completion(answer, ident=exchange.request_id)))
+
+
+def _with_faults(exchange: Exchange, chunks: Iterator[Event]) -> Iterator[Event]:
+    """Break a stream off, or fall silent, where the request's orders say."""
+    for position, chunk in enumerate(chunks):
+        if position == exchange.faults.cut_after_events:
+            raise CutShort
+        if position == exchange.faults.hang_after_events:
+            raise Silence
+        yield chunk
 
 
 def _as_messages(chat: Json) -> Json:

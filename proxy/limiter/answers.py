@@ -61,20 +61,21 @@ def rate_limit_headers(spec: Spec, admission: Admission) -> list[Header]:
     """
     tightest: dict[str, tuple[int, Bucket, int]] = {}
     for bucket, left_us in zip(spec.plan.buckets, admission.remaining_us, strict=False):
-        units = bucket.units_in(left_us)
-        known = tightest.get(bucket.kind)
-        if known is None or (units, bucket.limit_per_minute) < (
-            known[0],
-            known[1].limit_per_minute,
+        units, kind = bucket.units_in(left_us), bucket.kind
+        if kind not in tightest or (units, bucket.limit_per_minute) < (
+            tightest[kind][0],
+            tightest[kind][1].limit_per_minute,
         ):
-            tightest[bucket.kind] = (units, bucket, left_us)
+            tightest[kind] = (units, bucket, left_us)
     headers: list[Header] = []
     for kind, (units, bucket, left_us) in tightest.items():
         limit_name, remaining_name, reset_name = _HEADER_NAMES[kind]
         full_at_us = admission.now_us + bucket.burst_us - left_us
-        headers.append((limit_name, b"%d" % bucket.limit_per_minute))
-        headers.append((remaining_name, b"%d" % units))
-        headers.append((reset_name, _instant(-(-full_at_us // SECOND_US))))
+        headers += (
+            (limit_name, b"%d" % bucket.limit_per_minute),
+            (remaining_name, b"%d" % units),
+            (reset_name, _instant(-(-full_at_us // SECOND_US))),
+        )
     return headers
 
 

@@ -7,6 +7,7 @@ retries but one: a request that could not leave on an old connection goes out on
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Awaitable
 from dataclasses import dataclass
 
 from proxy.asgi import Headers
@@ -64,26 +65,23 @@ class UpstreamResponse:
         self._connection = connection
         self._exchange = exchange
 
-    async def read_chunk(self, timeout_seconds: float) -> bytes:
+    def read_chunk(self, timeout_seconds: float) -> Awaitable[bytes]:
         """Everything that came since the last call; waits for more, and is empty at a clean end.
 
         Raises ReadTimeout, ConnectionLost or ProtocolError, after what came before has been read.
         """
-        exchange = self._exchange
-        if exchange.chunks or not exchange.is_complete:
-            return await self._connection.read(exchange, timeout_seconds)
-        return b""
+        return self._connection.read(self._exchange, timeout_seconds)
 
     async def read_all(self, limit_bytes: int, timeout_seconds: float) -> bytes:
         """The whole body within the time. Raises BodyTooLarge beyond it, and as read_chunk."""
         exchange = self._exchange
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_seconds
+        time = self._connection.time
+        deadline = time() + timeout_seconds
         pieces: list[bytes] = []
         while exchange.body_bytes <= limit_bytes:
-            piece = await self.read_chunk(max(0.0, deadline - loop.time()))
-            if not piece:
+            if exchange.is_complete and not exchange.chunks:
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            piece = await self.read_chunk(max(0.0, deadline - time()))
             pieces.append(piece)
         self.close()
         raise BodyTooLarge(f"The body passes {limit_bytes} bytes.", is_reused=self.is_reused)
@@ -168,10 +166,9 @@ class UpstreamClient:
 
     def _take_idle(self, target: Target) -> Connection | None:
         idle = self._idle.get(target)
-        now = asyncio.get_running_loop().time()
         while idle:
             connection = idle.pop()
-            age_seconds = now - connection.idle_since
+            age_seconds = connection.time() - connection.idle_since
             if age_seconds <= TRUSTED_IDLE_SECONDS and not connection.is_gone:
                 return connection
             if age_seconds <= self._idle_seconds and not connection.is_stale():
@@ -208,10 +205,9 @@ class UpstreamClient:
         return connection
 
     def _keep(self, target: Target, connection: Connection) -> None:
-        loop = asyncio.get_running_loop()
-        connection.idle_since = loop.time()
         self._idle.setdefault(target, deque()).append(connection)
         if self._sweeper is None:
+            loop = asyncio.get_running_loop()
             self._sweeper = loop.call_later(self._idle_seconds, self._sweep)
 
     def _forget(self, target: Target, connection: Connection) -> None:

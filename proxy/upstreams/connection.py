@@ -109,10 +109,10 @@ class Connection(asyncio.Protocol):
             if self._is_writable:
                 self._transport.write(pieces.popleft())
             else:
-                await self._wait(exchange)
+                await self._news_of(exchange)
         exchange.is_sent = not pieces
         while not exchange.status and exchange.error is None:
-            await self._wait(exchange)
+            await self._news_of(exchange)
         if exchange.status:
             return exchange
         assert exchange.error is not None
@@ -126,13 +126,17 @@ class Connection(asyncio.Protocol):
             if exchange.is_complete:
                 return b""
             self._arm(timeout_seconds)
-            await self._wait(exchange)
+            await self._news_of(exchange)
         chunks, exchange.chunks = exchange.chunks, []
         exchange.unread_bytes = 0
         if not self._is_reading and self._exchange is exchange:
             self._is_reading = True
             self._transport.resume_reading()
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def time(self) -> float:
+        """The loop's time; asking for the running loop each time costs a system call."""
+        return self._loop.time()
 
     def is_stale(self) -> bool:
         """Whether the peer closed or spoke while the connection was idle, as the kernel sees it."""
@@ -149,12 +153,10 @@ class Connection(asyncio.Protocol):
             self._is_clean = False
             self._transport.abort()
 
-    async def _wait(self, exchange: Exchange) -> None:
+    def _news_of(self, exchange: Exchange) -> asyncio.Future[None]:
+        """To be awaited: done when something of the exchange has changed."""
         exchange.waiter = self._loop.create_future()
-        try:
-            await exchange.waiter
-        finally:
-            exchange.waiter = None
+        return exchange.waiter
 
     # Time. One timer for all waits of the connection: it looks again when it fires too early.
 
@@ -173,7 +175,7 @@ class Connection(asyncio.Protocol):
     def _expire(self) -> None:
         self._timer = None
         exchange = self._exchange
-        if exchange is None or exchange.waiter is None:
+        if exchange is None or exchange.waiter is None or exchange.waiter.done():
             return
         if self._loop.time() < self._deadline:
             self._start_timer()
@@ -273,6 +275,7 @@ class Connection(asyncio.Protocol):
                 self._is_reading = True
                 self._transport.resume_reading()
             self.is_reused = True
+            self.idle_since = self._loop.time()
             self._on_idle(self)
         else:
             self.abort()

@@ -17,14 +17,21 @@ from proxy.responses import upstream_request_headers
 from proxy.upstreams import client as wire
 from proxy.upstreams.selection import Hop
 from turnpike.contracts import usage as words
-from turnpike.contracts.snapshots import UpstreamSnapshot, credential_place
+from turnpike.contracts.snapshots import (
+    UPSTREAM_OPENAI,
+    UpstreamSnapshot,
+    credential_place,
+)
 from turnpike.kernel import sealing
 
 logger = logging.getLogger(__name__)
 
+CHAT_PATH = b"/v1/chat/completions"
 ERROR_BYTES_MAX = 1024 * 1024
 ERROR_SECONDS = 10.0
 RETRY_AFTER_MAX = 60
+# What an OpenAI-compatible upstream is told of a client; the rest speaks of Anthropic's API.
+CHAT_HEADERS = frozenset((b"accept", b"accept-encoding", b"content-type", b"user-agent"))
 CREDENTIALS_MAX = 1_000
 # What an upstream says of us, not of the tenant: bad credentials, no credit, no quota, no capacity.
 OURS = frozenset((401, 402, 403, 407, 408, 409, 425, 429))
@@ -67,6 +74,7 @@ class _Peer:
     target: wire.Target
     path_prefix: bytes
     credentials: tuple[tuple[int | None, bytes], ...]
+    is_chat: bool
     turn: int = 0
 
 
@@ -107,7 +115,7 @@ class Forwarder:
             response = await self._client.send(
                 peer.target,
                 b"POST",
-                peer.path_prefix + call.path,
+                peer.path_prefix + (CHAT_PATH if peer.is_chat else call.path),
                 headers,
                 body,
                 connect_timeout_seconds=upstream.connect_timeout_seconds,
@@ -129,6 +137,8 @@ class Forwarder:
         is_tls = parts.scheme == "https"
         host = parts.hostname or ""
         port = parts.port or (443 if is_tls else 80)
+        prefix = parts.path.rstrip("/")
+        is_chat = upstream.kind == UPSTREAM_OPENAI
         peer = _Peer(
             target=wire.Target(
                 host=host,
@@ -136,8 +146,10 @@ class Forwarder:
                 is_tls=is_tls,
                 host_header=parts.netloc.rpartition("@")[2].encode(),
             ),
-            path_prefix=parts.path.rstrip("/").encode(),
+            # Base URLs of OpenAI's clients end with the version, Anthropic's do not.
+            path_prefix=(prefix.removesuffix("/v1") if is_chat else prefix).encode(),
             credentials=self._credentials(upstream),
+            is_chat=is_chat,
         )
         self._peers[upstream.upstream] = (upstream, peer)
         return peer
@@ -162,7 +174,11 @@ class Forwarder:
     ) -> list[tuple[bytes, bytes]]:
         headers = upstream_request_headers(call.headers)
         secret = peer.credentials[peer.turn % len(peer.credentials)][1]
-        if secret:
+        if peer.is_chat:
+            headers = [field for field in headers if field[0] in CHAT_HEADERS]
+        if secret and peer.is_chat:
+            headers.append((b"authorization", b"Bearer " + secret))
+        elif secret:
             headers.append((b"x-api-key", secret))
         if upstream.send_request_id:
             headers.append((b"x-turnpike-request-id", call.request_id.encode()))
@@ -192,7 +208,8 @@ class Forwarder:
                 retry_after_seconds=_retry_after(response.headers),
             ),
             outcome=words.OUTCOME_REFUSED,
-            upstream_request_id=header_of(response.headers, b"request-id"),
+            upstream_request_id=header_of(response.headers, b"request-id")
+            or header_of(response.headers, b"x-request-id"),
         )
 
 

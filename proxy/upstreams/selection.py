@@ -15,6 +15,8 @@ class Hop:
 
     upstream: UpstreamSnapshot
     upstream_model: str
+    body: bytes | None = None  # what it is sent, where that is not the client's own body
+    ignored: tuple[str, ...] = ()  # what of the client's body it is not sent
 
 
 def in_order(

@@ -95,7 +95,7 @@ async def recovered(worker: DeadWorker) -> Any:
     worker.die()
     gateway = worker.gateway
     await gateway.app._gateway.recovery.adopt_journals()
-    await gateway.app._gateway.settlement.confirm()
+    await gateway.app._gateway.settlement.confirm(is_last=True)
     await gateway.until(lambda: len(gateway.world.events()) == 1)
     return gateway.world.events()[0]
 
@@ -164,7 +164,7 @@ async def test_written_end_is_settled_as_it_was_written(
     dead.die()
 
     await gateway.app._gateway.recovery.adopt_journals()
-    await gateway.app._gateway.settlement.confirm()
+    await gateway.app._gateway.settlement.confirm(is_last=True)
     await gateway.until(lambda: len(world.events()) == 2)
 
     found = world.events()[1]
@@ -181,7 +181,7 @@ async def test_journal_is_deleted_only_when_everything_in_it_is_posted(
     was_kept = folder.exists()
 
     world.redis.hset(keyspace.record(7, dead.rid), "posted", 2)
-    await gateway.app._gateway.settlement.confirm()
+    await gateway.app._gateway.settlement.confirm(is_last=True)
     await gateway.app._gateway.recovery.adopt_journals()
 
     assert was_kept
@@ -192,7 +192,7 @@ async def test_journal_of_a_living_worker_is_left_alone(
     dead: DeadWorker, gateway: Any, world: Any
 ) -> None:
     await gateway.app._gateway.recovery.adopt_journals()
-    await gateway.app._gateway.settlement.confirm()
+    await gateway.app._gateway.settlement.confirm(is_last=True)
 
     assert world.events() == []
     assert world.open_records() == 1
@@ -230,7 +230,7 @@ async def test_reaper_does_not_displace_the_journal_that_this_worker_adopted(
 
     assert [event.rank for event in world.events()] == [2]
     world.redis.hset(keyspace.record(7, dead.rid), "posted", 2)
-    await gate.settlement.confirm()
+    await gate.settlement.confirm(is_last=True)
     assert gate.settlement.unconfirmed == 0
 
 
@@ -304,12 +304,26 @@ async def test_confirmed_event_is_forgotten(gateway: Any, world: Any) -> None:
     await gateway.until(lambda: settlement.unconfirmed == 1)
     event = world.events()[0]
 
-    await settlement.confirm()
+    await settlement.confirm(is_last=True)
     before = settlement.unconfirmed
     world.redis.hset(keyspace.record(7, event.rid), "posted", event.rank)
-    await settlement.confirm()
+    await settlement.confirm(is_last=True)
 
     assert (before, settlement.unconfirmed) == (1, 0)
+
+
+async def test_event_is_not_asked_for_before_it_can_be_posted(gateway: Any, world: Any) -> None:
+    settlement = gateway.app._gateway.settlement
+    await gateway.post()
+    await gateway.until(lambda: settlement.unconfirmed == 1)
+    event = world.events()[0]
+    world.redis.hset(keyspace.record(7, event.rid), "posted", event.rank)
+
+    await settlement.confirm()
+
+    assert settlement.unconfirmed == 1
+    await settlement.confirm(is_last=True)
+    assert settlement.unconfirmed == 0
 
 
 async def test_open_stream_survives_the_loss_of_all_data(gateway: Any, world: Any) -> None:

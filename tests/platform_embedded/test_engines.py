@@ -15,6 +15,7 @@ import psycopg
 import pytest
 import redis
 
+from tests.support.running import state_directory
 from turnpike.embedded import engines, process
 from turnpike.embedded.engines import Engine, EngineProblem, check_stamp, stamp_engine
 from turnpike.embedded.places import RUN_PATH_BYTES_MAX, find_places, server_user
@@ -26,12 +27,10 @@ PASSWORDS = {SUPERUSER: "one-secret", OWNER: "two: /secret", APP: "three@secret"
 
 
 @pytest.fixture
-def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def state_dir() -> Iterator[Path]:
     """A directory that the servers' user can reach, as ./var usually is."""
-    path = tmp_path_factory.mktemp("state")
-    for folder in (path, path.parent, path.parent.parent):
-        folder.chmod(0o711)
-    return path
+    with state_directory() as path:
+        yield path
 
 
 @contextmanager

@@ -34,7 +34,7 @@ BASIS_POINTS = 10_000
 COUNT_MAX = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen: one is made for every request
 class UsageLine:
     """Counts of one model within an answer."""
 
@@ -123,11 +123,15 @@ def usage_lines(usage: Mapping[str, Any], *, model: str, is_batch: bool = False)
     """The counts that are billed, one line for each model call; each from 0 to COUNT_MAX."""
     variant = variant_of(usage, is_batch=is_batch)
     iterations = usage.get("iterations")
-    entries = iterations if isinstance(iterations, list) else []
-    entries = [entry for entry in entries if isinstance(entry, dict)]
+    entries = (
+        [entry for entry in iterations if isinstance(entry, dict)]
+        if isinstance(iterations, list)
+        else None
+    )
     searches = _searches(usage)
     if not entries:
-        counts = {**_counts(usage), WEB_SEARCH: searches}
+        counts = _counts(usage)
+        counts[WEB_SEARCH] = searches
         return [UsageLine(model=model, variant=variant, counts=counts)]
     has_fallback = any(entry.get("type") == FALLBACK for entry in entries)
     lines = []
@@ -152,6 +156,9 @@ def token_counts(usage: Mapping[str, Any]) -> dict[str, int]:
 def sum_counts(lines: Sequence[UsageLine]) -> dict[str, int]:
     """The sums over lines by component."""
     totals = dict.fromkeys(COMPONENTS, 0)
+    if len(lines) == 1:
+        totals.update(lines[0].counts)
+        return totals
     for line in lines:
         for name, count in line.counts.items():
             totals[name] += count
@@ -184,7 +191,10 @@ def prices_of(
     Long prompts take the highest bracket that they pass. What is sold by the unit has one price for
     all models.
     """
-    for min_input, rows in _brackets(price_set, model, variant):
+    brackets = _brackets(price_set, model, variant)
+    if len(brackets) == 1:
+        return brackets[0][1]
+    for min_input, rows in brackets:
         if min_input == 0 or prompt_tokens > min_input:
             return rows
     raise AssertionError("there is always a bracket from zero on")

@@ -19,6 +19,10 @@ KIND_API = "api"
 KIND_MANAGEMENT = "management"
 KIND_PLAYGROUND = "playground"
 
+# What an upstream speaks.
+UPSTREAM_ANTHROPIC = "anthropic"
+UPSTREAM_OPENAI = "openai"
+
 SCOPE_MESSAGES = "messages"
 SCOPE_COUNT_TOKENS = "count_tokens"
 SCOPE_MODELS = "models"

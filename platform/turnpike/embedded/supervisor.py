@@ -186,6 +186,8 @@ class Supervisor:
     # --- stop ---
 
     def _stop_all(self) -> None:
+        if self._stops_asked:
+            self._output.say("Stopping. Press Ctrl-C again to kill.")
         for child in reversed(self._children):
             self._stop(child)
         self._children.clear()
@@ -238,9 +240,8 @@ class Supervisor:
         # A terminal that closes may hang up more than once; only a person is in a hurry.
         if number == signal.SIGHUP and self._stops_asked:
             return
+        # Nothing is said here: the signal may have come in the middle of a write.
         self._stops_asked += 1
-        if self._stops_asked == 1:
-            self._output.say("Stopping. Press Ctrl-C again to kill.")
 
     def _pump(self, timeout_seconds: float) -> bool:
         """Relay what the children wrote; False when nothing came."""
