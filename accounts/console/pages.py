@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from allauth.mfa.utils import is_mfa_enabled
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
@@ -28,7 +29,6 @@ from turnpike.control.caller import Caller, Power
 from turnpike.control.drf import client_address
 from turnpike.control.publication import watch_publication
 from turnpike.control.scope import platform_scope, tenant_scope
-from turnpike.env import env
 from turnpike.kernel import ids
 from turnpike.kernel.errors import NotFound, PermissionDenied, TurnpikeError
 
@@ -159,5 +159,5 @@ def find_visit(request: HttpRequest, user: User) -> Visit | None:
 
 def lacks_second_factor(user: User, *, is_privileged: bool) -> bool:
     """Whether somebody must set up a second factor before they go on."""
-    is_required = env().require_second_factor and (is_privileged or user.is_staff)
+    is_required = settings.REQUIRE_SECOND_FACTOR and (is_privileged or user.is_staff)
     return is_required and not is_mfa_enabled(user)

@@ -127,6 +127,7 @@ ACCOUNT_REAUTHENTICATION_TIMEOUT = 1_800
 MFA_ADAPTER = "accounts.sign_in.SecondFactorAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
 MFA_TOTP_ISSUER = "Turnpike"
+REQUIRE_SECOND_FACTOR = ENV.require_second_factor
 USERSESSIONS_TRACK_ACTIVITY = False
 
 
