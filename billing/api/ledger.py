@@ -2,26 +2,17 @@
 
 from typing import Any, ClassVar
 
-from django.db.models import Prefetch
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing.models.ledger import (
-    DEBIT,
-    WALLET_KINDS,
-    CreditGrant,
-    LedgerEntry,
-    LedgerTxn,
-    Wallet,
-)
+from billing.models.ledger import DEBIT, CreditGrant, LedgerTxn
+from billing.queries.balance import change_of, list_grants, list_ledger, read_balance
 from turnpike.control.caller import Power
 from turnpike.control.drf import TenantView
 from turnpike.control.pages import PAGE_PARAMETERS, keyset_page, page_of
 from turnpike.kernel.money import format_amount
-
-GRANTS_SHOWN_MAX = 100
 
 
 class GrantSerializer(serializers.Serializer[Any]):
@@ -76,17 +67,15 @@ class BalanceView(TenantView):
     def get(self, _request: Request) -> Response:
         """Balance, credit line and credit that has not been used up."""
         assert self.caller.tenant is not None
-        wallet = Wallet.objects.filter(tenant_id=self.caller.tenant).first() or Wallet()
-        grants = CreditGrant.objects.filter(tenant_id=self.caller.tenant, expired_at=None)
-        alive = grants.select_related("account").order_by("expires_at", "pk")[:GRANTS_SHOWN_MAX]
+        balance = read_balance(self.caller.tenant)
         return Response(
             {
-                "currency": wallet.currency,
-                "balance": format_amount(wallet.balance_nano),
-                "credit_limit": format_amount(wallet.credit_limit_nano),
-                "available": format_amount(wallet.balance_nano + wallet.credit_limit_nano),
-                "mode": wallet.mode,
-                "grants": [_grant(row) for row in alive if row.account.balance_nano > 0],
+                "currency": balance.currency,
+                "balance": format_amount(balance.balance_nano),
+                "credit_limit": format_amount(balance.credit_limit_nano),
+                "available": format_amount(balance.available_nano),
+                "mode": balance.mode,
+                "grants": [_grant(row) for row in list_grants(self.caller.tenant)],
             }
         )
 
@@ -102,10 +91,7 @@ class LedgerView(TenantView):
     def get(self, request: Request) -> Response:
         """List postings, newest first, each with its lines on the tenant's accounts."""
         assert self.caller.tenant is not None
-        entries = LedgerEntry.objects.select_related("account").order_by("line")
-        rows = LedgerTxn.objects.filter(tenant_id=self.caller.tenant).prefetch_related(
-            Prefetch("entries", queryset=entries.filter(tenant_id=self.caller.tenant))
-        )
+        rows = list_ledger(self.caller.tenant)
         return Response(keyset_page(request, rows, write=_posting))
 
 
@@ -121,13 +107,10 @@ def _grant(row: CreditGrant) -> dict[str, Any]:
 
 def _posting(row: LedgerTxn) -> dict[str, Any]:
     entries = list(row.entries.all())
-    change = -sum(
-        entry.side * entry.amount for entry in entries if entry.account.kind in WALLET_KINDS
-    )
     return {
         "id": str(row.pk),
         "kind": row.kind,
-        "amount": format_amount(change),
+        "amount": format_amount(change_of(entries)),
         "currency": row.currency,
         "posted_at": row.posted_at,
         "reason": str(row.memo.get("reason", "")),

@@ -1,7 +1,5 @@
 """/refusals: why requests were refused, with the numbers at that moment, and counts by hour."""
 
-import json
-from datetime import timedelta
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -11,12 +9,12 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from billing.queries.refusals import read_outcomes, read_refusals
 from billing.queries.requests import public_ids
 from turnpike.control.caller import Power
 from turnpike.control.drf import TenantView
 from turnpike.control.pages import read_limit
-from turnpike.control.redis import redis_client, text_of
-from turnpike.kernel import clock, ids, keyspace
+from turnpike.kernel import clock, ids
 from turnpike.kernel.errors import InvalidInput, Unavailable
 from turnpike.kernel.money import format_amount, nanos_of_micros
 
@@ -83,36 +81,6 @@ class RefusalsView(TenantView):
             {"data": [_refusal(row, names.keys.get(_number(row.get("key")) or 0)) for row in rows]}
             | {"hours": counts}
         )
-
-
-def read_refusals(tenant: int, *, limit: int) -> list[dict[str, Any]]:
-    """A tenant's newest refusals as the data plane wrote them; what is no object is left out."""
-    found = []
-    for raw in redis_client().lrange(keyspace.refusals(tenant), 0, limit - 1):
-        try:
-            row = json.loads(raw)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            found.append(row)
-    return found
-
-
-def read_outcomes(tenant: int, *, hours: int) -> list[dict[str, Any]]:
-    """How a tenant's requests of the last hours ended, by hour, the oldest first."""
-    this_hour = clock.utc_now().replace(minute=0, second=0, microsecond=0)
-    starts = [this_hour - timedelta(hours=back) for back in reversed(range(hours))]
-    pipeline = redis_client().pipeline(transaction=False)
-    for at in starts:
-        pipeline.hgetall(keyspace.outcome_counts(tenant, at.strftime("%Y-%m-%dT%H")))
-    return [
-        {
-            "starting_at": clock.rfc3339(at),
-            "outcomes": {text_of(name): int(count) for name, count in sorted(counts.items())},
-        }
-        for at, counts in zip(starts, pipeline.execute(), strict=True)
-        if counts
-    ]
 
 
 def _refusal(row: dict[str, Any], key_id: str | None) -> dict[str, Any]:

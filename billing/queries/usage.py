@@ -1,13 +1,14 @@
 """Sums of usage over time: hours and days from the rollups, minutes from the events."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import connection
+from django.db.models import Max
 
-from billing.models.usage import CHARGE_COLUMNS, NUMBER_COLUMNS
+from billing.models.usage import CHARGE_COLUMNS, NUMBER_COLUMNS, UsageRollup
 from turnpike.kernel import ids
 
 BUCKET = timedelta(minutes=15)
@@ -95,6 +96,13 @@ def sum_usage(query: UsageQuery) -> list[UsageSum]:
     ]
 
 
+def last_used_at(*, tenant: int, since: datetime) -> Mapping[int, datetime]:
+    """The quarter of an hour in which each key of a tenant was last used."""
+    rows = UsageRollup.objects.filter(tenant_id=tenant, bucket_at__gte=since)
+    last = rows.order_by("api_key_id").values("api_key_id").annotate(at=Max("bucket_at"))
+    return {row["api_key_id"]: row["at"] for row in last}
+
+
 _ROLLUPS = f"""
 SELECT bucket_at AS at, {", ".join(WORDS)}, {", ".join(SUMS)} FROM billing_usage_rollup
 WHERE tenant_id = %(tenant)s AND bucket_at >= %(since)s AND bucket_at < %(until)s
@@ -103,3 +111,46 @@ _EVENTS = requests_once(
     "tenant_id = %(tenant)s AND request_id >= %(first)s AND request_id < %(last)s"
     " AND started_at >= %(since)s AND started_at < %(until)s"
 )
+
+
+def sum_span(
+    *,
+    tenant: int,
+    since: datetime,
+    until: datetime,
+    group_by: tuple[str, ...] = (),
+    only: Mapping[str, tuple[Any, ...]] | None = None,
+) -> list[UsageSum]:
+    """The sums of a whole span, one row for each combination of the words grouped by."""
+    rows = sum_usage(
+        UsageQuery(
+            tenant=tenant,
+            since=since,
+            until=until,
+            width=until - EPOCH,
+            group_by=group_by,
+            only=only or {},
+        )
+    )
+    return fold(rows, by=group_by)
+
+
+def fold(rows: Iterable[UsageSum], *, by: tuple[str, ...] = ()) -> list[UsageSum]:
+    """Rows of all buckets added up, one for each combination of some of their words."""
+    found: dict[tuple[Any, ...], UsageSum] = {}
+    for row in rows:
+        key = tuple(row.words[name] for name in by)
+        known = found.get(key)
+        sums = dict.fromkeys(SUMS, 0) if known is None else known.sums
+        found[key] = UsageSum(
+            bucket_at=row.bucket_at if known is None else known.bucket_at,
+            words=dict(zip(by, key, strict=True)),
+            sums={name: sums[name] + row.sums[name] for name in SUMS},
+        )
+    return list(found.values())
+
+
+def total(rows: Iterable[UsageSum]) -> Mapping[str, int]:
+    """The sums of all rows; zeros of none."""
+    folded = fold(rows)
+    return folded[0].sums if folded else dict.fromkeys(SUMS, 0)

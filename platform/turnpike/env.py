@@ -65,6 +65,9 @@ class Env(BaseSettings):
     )
     journal_dir: Path = Field(ROOT / "var" / "journal", description="The data plane's journal.")
     metrics_token: str = Field("", description="Opens /metrics to others than loopback.")
+    require_second_factor: bool = Field(
+        default=False, description="Owners and staff reach the consoles with a second factor only."
+    )
     anthropic_api_key: str = Field("", description="Adds Anthropic as an upstream at bootstrap.")
     state_dir: Path = Field(ROOT / "var", description="State of `manage.py up`.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")

@@ -1,9 +1,11 @@
 """Mounts the control plane's APIs and pages."""
 
 from django.urls import URLPattern, URLResolver, include, path
+from django.views.generic import RedirectView
+from django.views.i18n import set_language
 from drf_spectacular.views import SpectacularAPIView
 
-from turnpike.web import health
+from turnpike.web import console_urls, health, sign_in_urls
 from turnpike.web.start import start
 
 handler400 = "turnpike.web.errors.bad_request"
@@ -19,6 +21,11 @@ urlpatterns: list[URLPattern | URLResolver] = [
         SpectacularAPIView.as_view(authentication_classes=[], permission_classes=[]),
         name="schema",
     ),
+    path("language", set_language, name="set_language"),
+    console_urls.invitation,
+    path("accounts/", include(sign_in_urls)),
+    path("console/", include(console_urls.console)),
+    path("console", RedirectView.as_view(pattern_name="console")),
     path("", include("accounts.urls")),
     path("", include("billing.urls")),
 ]

@@ -1,4 +1,4 @@
-"""The demo that `manage.py bootstrap` makes: an operator, a tenant with credit, and its keys.
+"""The demo that `manage.py bootstrap` makes: an operator, a tenant with credit, owner and keys.
 
 Secrets are shown once by the services that make them, so they are kept in the state directory,
 readable by its owner alone. If that file is gone, the old ones are revoked and new ones made.
@@ -9,8 +9,9 @@ import secrets
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from accounts.models import ApiKey, Tenant, User, Workspace
+from accounts.models import ApiKey, Member, Role, Tenant, User, Workspace
 from accounts.services.keys import issue_key, revoke_key
+from accounts.services.members import add_member
 from accounts.services.tenants import create_tenant
 from billing.services.tiers import set_tier
 from billing.services.wallet import grant_credit
@@ -26,13 +27,14 @@ TENANT_NAME = "Demo"
 TIER = "pro"
 CREDIT = "100"
 OPERATOR_EMAIL = "operator@turnpike.example"
+OWNER_EMAIL = "owner@demo.turnpike.example"
 KEY_NAMES = {ApiKey.Kind.API: "Demo key", ApiKey.Kind.MANAGEMENT: "Demo management key"}
 PASSWORD_BYTES = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Operator:
-    """Who signs in to run the platform."""
+class Person:
+    """Who signs in: the operator to run the platform, the owner to use it."""
 
     email: str
     password: str
@@ -42,7 +44,8 @@ class Operator:
 class Demo:
     """What a newcomer needs for the first request."""
 
-    operator: Operator
+    operator: Person
+    owner: Person
     tenant: str
     api_key: str
     management_key: str
@@ -52,10 +55,15 @@ def make_demo(state: StateDir) -> Demo:
     """The demo, made where something of it is missing; the same again at each call."""
     kept = state.read_json(DEMO_FILE)
     with platform_scope("bootstrap"):
-        operator = _operator(kept.get("operator", {}))
+        operator = _person(
+            OPERATOR_EMAIL, "Operator", kept.get("operator", {}), is_staff=True, is_superuser=True
+        )
+        owner = _person(OWNER_EMAIL, "Demo owner", kept.get("owner", {}))
         tenant = _tenant()
+        _make_owner(tenant, owner)
         return Demo(
             operator=operator,
+            owner=owner,
             tenant=tenant.public_id,
             api_key=_key(tenant, ApiKey.Kind.API, kept.get("api_key", "")),
             management_key=_key(tenant, ApiKey.Kind.MANAGEMENT, kept.get("management_key", "")),
@@ -74,24 +82,30 @@ def report_of(
     """The object that `bootstrap --json` prints."""
     return {
         "base_url": console_url,
-        "console_url": f"{console_url}/",
+        "console_url": f"{console_url}/console/",
         "simulator_url": simulator_url,
         **asdict(demo),
         "answered_by": answered_by,
     }
 
 
-def _operator(kept: dict[str, str]) -> Operator:
+def _person(email: str, name: str, kept: dict[str, str], **powers: bool) -> Person:
     password = kept.get("password", "")
-    user = User.objects.filter(email=OPERATOR_EMAIL).first()
+    user = User.objects.filter(email=email).first()
     if user is None or not (password and user.check_password(password)):
         password = secrets.token_urlsafe(PASSWORD_BYTES)
         if user is None:
-            User.objects.create_superuser(OPERATOR_EMAIL, password, name="Operator")
+            User.objects.create_user(email, password, name=name, **powers)
         else:
             user.set_password(password)
             user.save(update_fields=["password"])
-    return Operator(email=OPERATOR_EMAIL, password=password)
+    return Person(email=email, password=password)
+
+
+def _make_owner(tenant: Tenant, person: Person) -> None:
+    user = User.objects.get(email=person.email)
+    if not Member.objects.filter(tenant=tenant, user=user).exists():
+        add_member(caller=SYSTEM, tenant=tenant, user=user, role=Role.OWNER)
 
 
 def _tenant() -> Tenant:

@@ -1,0 +1,1 @@
+"""Pages for people: overview, usage, limits, logs, money."""

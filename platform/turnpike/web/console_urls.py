@@ -1,0 +1,30 @@
+"""Routes of the tenant console. A page that does not exist yet has none."""
+
+from django.urls import path
+
+from accounts.console import audit, invitations, members, organization
+from billing.console import limits, logs, money, usage
+from turnpike.web.getting_started import StartPage
+from turnpike.web.keys import ChangeKeyPage, KeysPage, RotateKeyPage
+from turnpike.web.overview import OverviewPage
+
+console = [
+    path("", OverviewPage.as_view(), name="console"),
+    path("start", StartPage.as_view(), name="console-start"),
+    path("keys", KeysPage.as_view(), name="console-keys"),
+    path("keys/<str:key_id>", ChangeKeyPage.as_view(), name="console-key"),
+    path("keys/<str:key_id>/rotate", RotateKeyPage.as_view(), name="console-key-rotate"),
+    path("limits", limits.LimitsPage.as_view(), name="console-limits"),
+    path("usage", usage.UsagePage.as_view(), name="console-usage"),
+    path("logs", logs.LogsPage.as_view(), name="console-logs"),
+    path("logs/<str:request_id>", logs.LogPage.as_view(), name="console-log"),
+    path("billing", money.BillingPage.as_view(), name="console-billing"),
+    path("members", members.MembersPage.as_view(), name="console-members"),
+    path("members/<str:user_id>", members.MemberPage.as_view(), name="console-member"),
+    path("invites/<str:invite_id>", members.InvitePage.as_view(), name="console-invite"),
+    path("tenant", members.ChooseTenant.as_view(), name="console-tenant"),
+    path("audit", audit.AuditPage.as_view(), name="console-audit"),
+    path("settings", organization.SettingsPage.as_view(), name="console-settings"),
+]
+
+invitation = path("accounts/invite", invitations.InvitationPage.as_view(), name="invitation")

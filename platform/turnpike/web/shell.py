@@ -1,0 +1,114 @@
+"""What every page shares: the navigation that the reader's role opens, language, theme, credit."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+
+from billing.queries.balance import read_balance
+from turnpike.control.caller import Power
+from turnpike.web import upstreams
+
+THEME_COOKIE = "turnpike_theme"
+THEMES = ("light", "dark")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A page in the navigation; `power` is what its reader needs."""
+
+    route: str
+    title: Any
+    icon: str
+    power: Power
+
+
+SECTIONS: tuple[tuple[Any, tuple[Entry, ...]], ...] = (
+    (
+        "",
+        (
+            Entry(
+                route="console",
+                title=_("Overview"),
+                icon="layout-dashboard",
+                power=Power.USAGE_READ,
+            ),
+            Entry(
+                route="console-start", title=_("Get started"), icon="rocket", power=Power.KEYS_READ
+            ),
+        ),
+    ),
+    (
+        _("Build"),
+        (
+            Entry(
+                route="console-keys", title=_("API keys"), icon="key-round", power=Power.KEYS_READ
+            ),
+            Entry(route="console-limits", title=_("Limits"), icon="gauge", power=Power.USAGE_READ),
+        ),
+    ),
+    (
+        _("Observe"),
+        (
+            Entry(
+                route="console-usage", title=_("Usage"), icon="chart-column", power=Power.USAGE_READ
+            ),
+            Entry(
+                route="console-logs", title=_("Logs"), icon="scroll-text", power=Power.REQUESTS_READ
+            ),
+        ),
+    ),
+    (
+        _("Organization"),
+        (
+            Entry(
+                route="console-billing",
+                title=_("Billing"),
+                icon="credit-card",
+                power=Power.BILLING_READ,
+            ),
+            Entry(
+                route="console-members", title=_("Members"), icon="users", power=Power.MEMBERS_READ
+            ),
+            Entry(
+                route="console-audit",
+                title=_("Audit log"),
+                icon="shield-check",
+                power=Power.AUDIT_READ,
+            ),
+            Entry(
+                route="console-settings",
+                title=_("Settings"),
+                icon="settings",
+                power=Power.TENANT_READ,
+            ),
+        ),
+    ),
+)
+
+
+def shell(request: HttpRequest) -> dict[str, Any]:
+    """Context of every template."""
+    theme = request.COOKIES.get(THEME_COOKIE)
+    context: dict[str, Any] = {
+        "theme": theme if theme in THEMES else "",
+        "languages": settings.LANGUAGES,
+        "base_url": settings.PUBLIC_BASE_URL,
+    }
+    visit = getattr(request, "visit", None)
+    if visit is None:
+        return context
+    caller = visit.caller
+    sections = [
+        (title, [entry for entry in entries if caller.has_power(entry.power)])
+        for title, entries in SECTIONS
+    ]
+    return context | {
+        "visit": visit,
+        "powers": caller.powers,
+        "sections": [(title, entries) for title, entries in sections if entries],
+        "credit": read_balance(visit.tenant.pk) if caller.has_power(Power.BILLING_READ) else None,
+        "is_simulated": upstreams.is_simulated(),
+    }

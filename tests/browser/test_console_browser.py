@@ -1,0 +1,231 @@
+"""The tenant console in a real browser: what people do first, and what every page is held to."""
+
+import json
+import re
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.conftest import NARROW, WIDE, Visitor, visit
+from tests.support.running import Platform, post_message
+
+pytestmark = [pytest.mark.browser, pytest.mark.e2e]
+WAIT_SECONDS = 20
+POLL_SECONDS = 0.1
+PAGES = (
+    *("", "start", "keys", "limits", "usage", "logs"),
+    *("billing", "members", "audit", "settings"),
+)
+# Each page in one of the combinations; all of them in all are `make test-pages`.
+LOOKS = (
+    ("light", WIDE, "en"),
+    ("dark", WIDE, "ru"),
+    ("light", NARROW, "zh-hans"),
+    ("dark", NARROW, "ru"),
+)
+
+
+@pytest.fixture(scope="module")
+def people(platform: Platform) -> dict[str, dict[str, str]]:
+    """Who can sign in, by what bootstrap kept."""
+    found: dict[str, dict[str, str]] = json.loads((platform.state_dir / "demo.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def history(platform: Platform) -> None:
+    """A month of usage, so that charts have something to show."""
+    call = f"from tests.browser.history import write; write({platform.tenant!r})"
+    platform.manage("shell", "--no-imports", "-c", call, PYTHONPATH="platform:.")
+
+
+@pytest.fixture(scope="module")
+def state(browser: Browser, platform: Platform, people: dict[str, dict[str, str]]) -> Any:
+    """The cookies of the demo's owner, signed in through the form."""
+    visitor = visit(browser, platform)
+    visitor.sign_in(people["owner"])
+    found = visitor.page.context.storage_state()
+    visitor.page.context.close()
+    return found
+
+
+@pytest.fixture
+def owner(browser: Browser, platform: Platform, state: Any) -> Iterator[Visitor]:
+    """The demo's owner at a window."""
+    visitor = visit(browser, platform, state=state)
+    yield visitor
+    visitor.page.context.close()
+
+
+def test_a_key_is_shown_once_and_works_until_it_is_rotated(
+    owner: Visitor, platform: Platform
+) -> None:
+    page = owner.page
+    owner.go("/console/keys")
+    page.get_by_role("button", name="Create key").first.click()
+    page.get_by_label("Name", exact=True).fill("browser-key")
+    page.locator("#new-key").get_by_role("button", name="Create key").click()
+    first = page.locator("#secret").inner_text()
+
+    assert post_message(platform.base_url, first)[0] == 200
+    owner.is_whole("the new key")
+    owner.photograph("key_created")
+    page.get_by_role("link", name="I have kept it").click()
+    assert first not in page.content()
+
+    page.get_by_role("button", name="Rotate browser-key").click()
+    dialog = page.get_by_role("dialog", name="Rotate browser-key")
+    dialog.get_by_label("Grace period of the old key").select_option("0")
+    dialog.get_by_role("button", name="Rotate key").click()
+    second = page.locator("#secret").inner_text()
+
+    assert second != first
+    assert post_message(platform.base_url, first)[0] == 401
+    assert post_message(platform.base_url, second)[0] == 200
+
+
+def test_a_revoked_key_is_refused_and_takes_its_name_to_revoke(
+    owner: Visitor, platform: Platform
+) -> None:
+    secret = platform.issue_key(tenant="Revoked in the browser")["api_key"]
+    page = owner.page
+    owner.go("/console/keys?new=1")
+    page.get_by_label("Name", exact=True).fill("doomed")
+    page.locator("#new-key").get_by_role("button", name="Create key").click()
+    doomed = page.locator("#secret").inner_text()
+    page.get_by_role("link", name="I have kept it").click()
+
+    page.get_by_label("More for doomed").click()
+    page.get_by_role("button", name="Revoke", exact=True).locator("visible=true").click()
+    dialog = page.get_by_role("dialog", name="Revoke doomed")
+    button = dialog.get_by_role("button", name="Revoke for good")
+    expect(button).to_be_disabled()
+    dialog.get_by_role("textbox").fill("doomed")
+    button.click()
+
+    expect(page.get_by_role("status").filter(has_text="revoked for good")).to_be_visible()
+    assert post_message(platform.base_url, doomed)[0] == 401
+    assert post_message(platform.base_url, secret)[0] == 200
+
+
+def test_a_request_is_found_by_its_id_and_its_receipt_adds_up(
+    owner: Visitor, platform: Platform
+) -> None:
+    request_id = send(platform)
+    page = owner.page
+    wait_until(lambda: receipt_exists(owner, request_id))
+    owner.go("/console/logs")
+    page.get_by_label("Request id or model").fill(request_id)
+    page.get_by_role("button", name="Search").click()
+
+    expect(page.get_by_role("heading", name="Receipt")).to_be_visible()
+    expect(page.locator("#request-id")).to_have_text(request_id)
+    charged = page.get_by_role("row", name=re.compile("^Charged")).inner_text()
+    cost = page.locator("dt", has_text="Cost").locator("..").locator("dd").inner_text()
+    assert charged.split()[-1] == cost
+    owner.is_whole("the receipt")
+    owner.is_accessible("the receipt")
+    owner.photograph("receipt")
+
+
+def test_limits_move_while_traffic_runs(owner: Visitor, platform: Platform) -> None:
+    owner.go("/console/limits")
+    meter = owner.page.get_by_role("meter", name="Whole organization: Requests per minute")
+    # At 200 a minute a place comes back every 0.3 s; these are enough for the next look.
+    for _ in range(20):
+        assert post_message(platform.base_url, platform.api_key)[0] == 200
+
+    expect(meter).not_to_have_attribute("aria-valuenow", "0")
+
+
+def test_language_and_theme_stay_when_chosen(owner: Visitor) -> None:
+    page = owner.page
+    owner.go("/console/")
+    page.get_by_label("Language").click()
+    page.get_by_role("button", name="Русский").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Обзор")
+    page.get_by_label("Оформление").click()
+    page.get_by_role("button", name="Тёмное").click()
+    assert page.locator("html").get_attribute("data-theme") == "dark"
+
+    owner.go("/console/usage")
+
+    assert page.locator("html").get_attribute("data-theme") == "dark"
+    expect(page.get_by_role("heading", level=1)).to_have_text("Использование")
+
+
+def test_the_operator_who_belongs_to_no_organization_is_told_so(
+    browser: Browser, platform: Platform, people: dict[str, dict[str, str]]
+) -> None:
+    visitor = visit(browser, platform)
+    visitor.go("/accounts/login/?next=/console/")
+    visitor.page.get_by_label("Email").fill(people["operator"]["email"])
+    visitor.page.get_by_label("Password").fill(people["operator"]["password"])
+    visitor.page.locator("main").get_by_role("button", name="Sign in").click()
+
+    heading = visitor.page.get_by_role("heading", level=1)
+    expect(heading).to_have_text("You belong to no organization yet")
+    visitor.page.context.close()
+
+
+@pytest.mark.usefixtures("history")
+def test_pages_are_whole_and_accessible(browser: Browser, platform: Platform, state: Any) -> None:
+    for number, (theme, width, language) in enumerate(LOOKS):
+        cookies = {"turnpike_theme": theme, "turnpike_language": language}
+        visitor = visit(
+            browser, platform, state=state, width=width, cookies=cookies, bypass_csp=True
+        )
+        for place, name in enumerate(PAGES):
+            visitor.go(f"/console/{name}")
+            shown = f"{name or 'overview'}_{theme}_{width}_{language}"
+            if place % len(LOOKS) == number:
+                visitor.is_accessible(shown)
+            visitor.photograph(shown)
+        visitor.page.context.close()
+
+
+def test_the_way_in_is_whole_and_accessible(browser: Browser, platform: Platform) -> None:
+    visitor = visit(browser, platform, bypass_csp=True)
+    for path in ("/", "/accounts/login/"):
+        visitor.go(path)
+        visitor.is_accessible(path)
+    visitor.photograph("sign_in")
+    visitor.page.context.close()
+
+
+def send(platform: Platform) -> str:
+    """Send a small request; its id."""
+    body = {
+        "model": "claude-sonnet-4-5",
+        "max_tokens": 32,
+        "messages": [{"role": "user", "content": "Hello"}],
+    }
+    request = urllib.request.Request(
+        f"{platform.base_url}/v1/messages",
+        data=json.dumps(body).encode(),
+        headers={
+            "x-api-key": platform.api_key,
+            "anthropic-version": "2023-06-01",
+            "content-type": "application/json",
+        },
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return str(answer.headers["request-id"])
+
+
+def receipt_exists(visitor: Visitor, request_id: str) -> bool:
+    """Whether the request has been posted."""
+    address = f"{visitor.platform.base_url}/console/logs/{request_id}"
+    return visitor.page.request.get(address).ok
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for what the platform does by itself."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(POLL_SECONDS)

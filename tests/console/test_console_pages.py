@@ -1,0 +1,184 @@
+"""Every page of the tenant console, for every role, of one's own and of another organization."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import redis
+from django.test import Client
+from django.urls import URLPattern
+
+from accounts.models import Role
+from tests.accounts.factories import make_invite, make_user
+from tests.console.console_world import World, client_for, key_form, make_world
+from turnpike.control.scope import platform_scope
+from turnpike.web.console_urls import console
+
+ALL = frozenset(Role)
+BUILDERS = frozenset({Role.OWNER, Role.ADMIN, Role.DEVELOPER})
+MANAGERS = frozenset({Role.OWNER, Role.ADMIN})
+PAYERS = frozenset({Role.OWNER, Role.ADMIN, Role.BILLING})
+LANGUAGES = ("en", "zh-hans", "ru")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Who may send this method to a route, and what a permitted sender is answered."""
+
+    roles: frozenset[Role]
+    status: int = 200
+
+
+# By hand: a route that is missing here fails, and so does one too many.
+MATRIX: dict[tuple[str, str], Rule] = {
+    ("GET", "console"): Rule(roles=ALL),
+    ("GET", "console-start"): Rule(roles=BUILDERS),
+    ("GET", "console-keys"): Rule(roles=BUILDERS),
+    ("POST", "console-keys"): Rule(roles=BUILDERS),
+    ("POST", "console-key"): Rule(roles=BUILDERS, status=302),
+    ("POST", "console-key-rotate"): Rule(roles=BUILDERS),
+    ("GET", "console-limits"): Rule(roles=ALL),
+    ("GET", "console-usage"): Rule(roles=ALL),
+    ("GET", "console-logs"): Rule(roles=BUILDERS),
+    ("GET", "console-log"): Rule(roles=BUILDERS),
+    ("GET", "console-billing"): Rule(roles=PAYERS),
+    ("GET", "console-members"): Rule(roles=BUILDERS),
+    ("POST", "console-members"): Rule(roles=MANAGERS),
+    ("POST", "console-member"): Rule(roles=MANAGERS, status=302),
+    ("POST", "console-invite"): Rule(roles=MANAGERS, status=302),
+    ("POST", "console-tenant"): Rule(roles=ALL, status=302),
+    ("GET", "console-audit"): Rule(roles=MANAGERS),
+    ("GET", "console-settings"): Rule(roles=ALL),
+    ("POST", "console-settings"): Rule(roles=MANAGERS, status=302),
+}
+PAGES = sorted(name for method, name in MATRIX if method == "GET")
+
+
+@pytest.fixture
+def world(redis_client: redis.Redis, db: None) -> World:
+    return make_world(redis_client)
+
+
+def routes() -> Iterator[tuple[str, str]]:
+    """Each route of the console with each method that its page answers."""
+    for route in console:
+        assert isinstance(route, URLPattern)
+        for method in route.callback.view_class.powers:  # type: ignore[attr-defined]
+            yield method, str(route.name)
+
+
+def address(world: World, name: str) -> str:
+    """The address of a page, about a row of this world where it is about a row."""
+    viewer = world.members[Role.VIEWER].user.public_id
+    tails = {
+        "console": "",
+        "console-log": f"logs/{world.newest}",
+        "console-key": f"keys/{world.shop.key.public_id}",
+        "console-key-rotate": f"keys/{world.shop.key.public_id}/rotate",
+        "console-member": f"members/{viewer}",
+    }
+    return f"/console/{tails.get(name, name.removeprefix('console-'))}"
+
+
+def body(world: World, name: str) -> dict[str, object]:
+    """What the page's form sends."""
+    once = key_form(world)["once"]
+    return {
+        "console-keys": key_form(world),
+        "console-key": {"action": "disable"},
+        "console-key-rotate": {"once": once, "grace": "3600"},
+        "console-members": {"email": "new@example.com", "role": Role.VIEWER},
+        "console-member": {"role": Role.DEVELOPER},
+        "console-tenant": {"tenant": world.shop.tenant.public_id},
+        "console-settings": {"name": "Acme & Sons"},
+    }.get(name, {})
+
+
+def ask(client: Client, world: World, method: str, name: str) -> int:
+    """The status of one request."""
+    where = address(world, name)
+    if name == "console-invite":
+        where = f"/console/invites/{make_invite(world.shop.tenant).invite.public_id}"
+    answer = client.get(where) if method == "GET" else client.post(where, body(world, name))
+    return answer.status_code
+
+
+def test_the_matrix_names_every_route() -> None:
+    assert set(routes()) == set(MATRIX)
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_a_role_reaches_what_it_may_and_nothing_else(world: World, role: Role) -> None:
+    client = client_for(world.members[role])
+    answers = {
+        (method, name): ask(client, world, method, name)
+        for method, name in sorted(MATRIX, key=lambda item: item != ("POST", "console-key-rotate"))
+    }
+
+    expected = {route: rule.status if role in rule.roles else 403 for route, rule in MATRIX.items()}
+    assert answers == expected
+
+
+def test_rows_of_another_organization_are_not_there(
+    world: World, redis_client: redis.Redis
+) -> None:
+    other = make_world(redis_client, name="Other", days=1)
+    client = client_for(world.members[Role.OWNER])
+
+    statuses = {
+        name: ask(client, other, method, name)
+        for method, name in MATRIX
+        if name in {"console-log", "console-key", "console-key-rotate", "console-member"}
+        or name == "console-invite"
+    }
+
+    assert set(statuses.values()) == {404}
+    with platform_scope("tests"):
+        other.shop.key.refresh_from_db()
+    assert other.shop.key.disabled_at is None
+    for name in PAGES:
+        if name != "console-log":
+            page = client.get(address(world, name)).content.decode()
+            assert other.shop.tenant.public_id not in page
+            assert other.shop.key.public_id not in page
+
+
+def test_a_visitor_is_led_to_the_sign_in(world: World) -> None:
+    for name in PAGES:
+        answer = Client().get(address(world, name))
+
+        assert answer.status_code == 302
+        assert answer["location"].startswith("/accounts/login/?next=/console/")
+
+
+def test_who_belongs_nowhere_is_told_so(db: None) -> None:
+    client = Client()
+    client.force_login(make_user(), backend="django.contrib.auth.backends.ModelBackend")
+
+    assert client.get("/console/").status_code == 403
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_pages_render_in_every_language_without_leftovers(world: World, language: str) -> None:
+    client = client_for(world.members[Role.OWNER])
+    client.cookies["turnpike_language"] = language
+    for name in PAGES:
+        answer = client.get(address(world, name))
+        page = answer.content.decode()
+
+        assert answer.status_code == 200, name
+        assert f'<html lang="{language}"' in page
+        assert [mark for mark in ("<c-", "{{", "{%", ' style="', "onclick=") if mark in page] == []
+        policy = answer["content-security-policy"]
+        assert {"default-src 'none'", "script-src 'self'"} <= set(policy.split("; "))
+        assert "unsafe" not in policy
+        assert answer["cache-control"] == "no-store"
+
+
+def test_queries_do_not_grow_with_requests(
+    world: World, redis_client: redis.Redis, django_assert_max_num_queries: object
+) -> None:
+    client = client_for(world.members[Role.OWNER])
+    for name in PAGES:
+        with django_assert_max_num_queries(60):  # type: ignore[operator]
+            client.get(address(world, name))
