@@ -198,6 +198,8 @@ def _terms(
         mode=shared.mode,
         currency=shared.currency,
         is_in_good_standing=shared.is_in_good_standing,
+        on_disconnect=subscription.on_disconnect,
+        drain_seconds=subscription.drain_seconds,
         balance_micro=shared.balance_micro,
     )
 
@@ -297,11 +299,19 @@ def _upstream(row: Upstream) -> UpstreamSnapshot:
         kind=row.kind,
         base_url=row.base_url,
         credentials=tuple(
-            CredentialSnapshot(credential=credential.pk, sealed=credential.sealed)
+            CredentialSnapshot(
+                credential=credential.pk,
+                sealed=credential.sealed,
+                requests_per_minute=credential.requests_per_minute,
+                concurrency=credential.concurrency,
+            )
             for credential in credentials
             if credential.is_enabled
         ),
         is_enabled=row.is_enabled,
+        is_draining=row.is_draining,
+        requests_per_minute=row.requests_per_minute,
+        concurrency=row.concurrency,
         is_simulator=row.is_simulator,
         send_request_id=row.send_request_id,
         on_disconnect=row.on_disconnect,

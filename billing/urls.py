@@ -2,7 +2,7 @@
 
 from django.urls import include, path
 
-from billing.api import catalog, ledger, refusals, reports, requests, usage
+from billing.api import catalog, ledger, refusals, reports, requests, upstreams, usage
 
 api = [
     path("models", catalog.ModelsView.as_view()),
@@ -14,6 +14,16 @@ api = [
     path("requests", requests.RequestsView.as_view()),
     path("requests/<str:request_id>", requests.RequestView.as_view()),
     path("refusals", refusals.RefusalsView.as_view()),
+    path("operator/upstreams", upstreams.UpstreamsView.as_view()),
+    path("operator/upstreams/<str:upstream_id>", upstreams.UpstreamView.as_view()),
+    path("operator/upstreams/<str:upstream_id>/enable", upstreams.EnableUpstreamView.as_view()),
+    path("operator/upstreams/<str:upstream_id>/disable", upstreams.DisableUpstreamView.as_view()),
+    path("operator/upstreams/<str:upstream_id>/drain", upstreams.DrainUpstreamView.as_view()),
+    path("operator/upstreams/<str:upstream_id>/test", upstreams.ProbeUpstreamView.as_view()),
+    path(
+        "operator/upstreams/<str:upstream_id>/credentials/<str:name>",
+        upstreams.UpstreamCredentialView.as_view(),
+    ),
 ]
 
 organization_urlpatterns = [

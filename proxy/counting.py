@@ -1,7 +1,6 @@
 """POST /v1/messages/count_tokens: free, and under a rate of its own."""
 
 from proxy.admission import Admitter, Ask
-from proxy.api_errors import ApiError
 from proxy.asgi import Send
 from proxy.body import MessagesBody
 from proxy.limiter.answers import rate_limit_headers
@@ -17,7 +16,8 @@ from proxy.upstreams.forward import (
     header_of,
     with_request_id,
 )
-from proxy.upstreams.selection import Hop
+from proxy.upstreams.switchboard import Switchboard
+from proxy.upstreams.tries import Tries
 from turnpike.contracts.snapshots import UPSTREAM_OPENAI
 
 PATH = b"/v1/messages/count_tokens"
@@ -28,9 +28,12 @@ ANSWER_SECONDS = 30.0
 class Counter:
     """Counts the input tokens of a body at an upstream. Nothing is journaled: nothing is billed."""
 
-    def __init__(self, *, admitter: Admitter, forwarder: Forwarder) -> None:
+    def __init__(
+        self, *, admitter: Admitter, forwarder: Forwarder, switchboard: Switchboard
+    ) -> None:
         self._admitter = admitter
         self._forwarder = forwarder
+        self._switchboard = switchboard
 
     async def count_tokens(self, ask: Ask, view: View, body: MessagesBody, send: Send) -> None:
         """Serve one request. Raises ApiError while nothing has been sent to the client."""
@@ -47,7 +50,8 @@ class Counter:
             await send_answer(send, 200, [(b"content-type", b"application/json"), *headers], tokens)
             return
         call = Call(path=PATH, headers=ask.headers, request_id=ask.request_id, is_stream=False)
-        response, payload = await self._ask_upstreams(hops, call, body)
+        tries = self._switchboard.tries(hops)
+        response, payload = await self._ask_upstreams(tries, call, body)
         payload = with_request_id(
             payload,
             upstream_id=header_of(response.headers, b"request-id"),
@@ -57,18 +61,22 @@ class Counter:
         await send_answer(send, response.status, [*kept, *headers], payload)
 
     async def _ask_upstreams(
-        self, hops: tuple[Hop, ...], call: Call, body: MessagesBody
+        self, tries: Tries, call: Call, body: MessagesBody
     ) -> tuple[UpstreamResponse, bytes]:
-        error: ApiError | None = None
-        for hop in hops:
+        hop = await tries.begin()
+        while True:
             try:
                 response = await self._forwarder.open(
                     hop, call, body.to_upstream(hop.upstream_model)
                 )
-                return response, await response.read_all(ANSWER_BYTES_MAX, ANSWER_SECONDS)
-            except AttemptFailed as failure:
-                error = failure.error
-            except UpstreamError as broken:
-                error = failure_of(broken).error
-        assert error is not None
-        raise error
+                payload = await response.read_all(ANSWER_BYTES_MAX, ANSWER_SECONDS)
+            except (AttemptFailed, UpstreamError) as error:
+                failure = error if isinstance(error, AttemptFailed) else failure_of(error)
+                if not tries.may_go_on(failure):
+                    raise failure.error from error
+            else:
+                tries.note_served()
+                return response, payload
+            finally:
+                tries.end()
+            hop = await tries.begin(failure)

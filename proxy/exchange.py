@@ -14,9 +14,13 @@ from proxy.metering import StreamMeter
 from proxy.pricing import lines_micro, worst_case_micro
 from proxy.routing import Route
 from proxy.snapshots import View
+from proxy.streaming import Pulse
+from proxy.upstreams.tries import Tries
 from turnpike.contracts import rating
 from turnpike.contracts import usage as words
+from turnpike.contracts.snapshots import ON_DISCONNECT_DRAIN, UpstreamSnapshot
 from turnpike.contracts.usage import Attempt, EventBase
+from turnpike.kernel import clock
 
 _encode = msgspec.json.Encoder().encode
 NO_USAGE: Mapping[str, Any] = {}
@@ -35,6 +39,8 @@ class Exchange(msgspec.Struct, kw_only=True):
     max_tokens: int
     hold_micro: int
     begun_at: float
+    tries: Tries | None = None
+    pulse: Pulse | None = None
     meter: StreamMeter | None = None
     outcome: Outcome = msgspec.field(default_factory=Outcome)
     attempts: list[Attempt] = []
@@ -44,6 +50,7 @@ class Exchange(msgspec.Struct, kw_only=True):
     is_given_back: bool = False  # platform or upstream caused the void: its request is not counted
     is_client_gone: bool = False
     ignored: tuple[str, ...] = ()  # what of the client's body the upstream was not sent
+    client_gone_at: float = 0.0
     is_drained: bool = False  # once the client is gone, read on: the upstream bills it anyway
     stopped_by: ApiError | None = None
     close_upstream: Callable[[], object] | None = None
@@ -94,13 +101,26 @@ class Exchange(msgspec.Struct, kw_only=True):
     def stop(self, reason: ApiError | None) -> None:
         """End the stream early: the reason goes to the client, None means that it has left."""
         if reason is None:
-            self.is_client_gone = True
+            if not self.is_client_gone:
+                self.is_client_gone, self.client_gone_at = True, clock.monotonic_seconds()
             if self.is_drained:
                 return
         elif self.stopped_by is None:
             self.stopped_by = reason
         if self.close_upstream is not None:
             self.close_upstream()
+
+    def set_disconnect_policy(self, upstream: UpstreamSnapshot) -> None:
+        """What happens when the client leaves: the tenant's word, else the upstream's."""
+        policy = self.view.terms.on_disconnect or upstream.on_disconnect
+        self.is_drained = policy == ON_DISCONNECT_DRAIN
+
+    def end_drain(self, now: float) -> None:
+        """The client left so long ago that nothing more is read for it."""
+        seconds = self.view.terms.drain_seconds
+        if seconds is not None and self.is_drained and now - self.client_gone_at >= seconds:
+            self.is_drained = False
+            self.stop(None)
 
     def admitted_lines(self) -> bytes:
         """The journal's line of the admission."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 from proxy.admission import Admitter
@@ -13,6 +13,7 @@ from proxy.ending import Ending
 from proxy.endpoints import Endpoints
 from proxy.journal import Journal, JournalUnwritable
 from proxy.keeper import Keeper
+from proxy.limiter.caps import UpstreamCaps
 from proxy.limiter.fallback import LocalLimiter
 from proxy.limiter.limiter import Limiter
 from proxy.metrics import METRICS, SharedMetrics
@@ -24,6 +25,11 @@ from proxy.settlement import Settlement
 from proxy.snapshots import PlaneCold, SnapshotStore
 from proxy.upstreams.client import UpstreamClient
 from proxy.upstreams.forward import Forwarder
+from proxy.upstreams.health import HealthBoard
+from proxy.upstreams.health_sync import HealthSync
+from proxy.upstreams.moves import Moves
+from proxy.upstreams.switchboard import Switchboard
+from turnpike.contracts.snapshots import UpstreamSnapshot
 from turnpike.kernel import clock
 
 logger = logging.getLogger(__name__)
@@ -35,6 +41,8 @@ REAP_SECONDS = 5.0
 ADOPT_SECONDS = 2.0
 PROBE_SECONDS = 1.0
 UPSTREAM_IDLE_SECONDS = 30.0
+HEALTH_SECONDS = 1.0
+CAPS_SECONDS = 10.0
 
 
 class Gateway:
@@ -71,11 +79,8 @@ class Gateway:
         self._client = UpstreamClient(
             connections_max=config.upstream_connections_max, idle_seconds=UPSTREAM_IDLE_SECONDS
         )
-        forwarder = Forwarder(
-            self._client,
-            master_keys=config.master_keys,
-            simulator_control=config.simulator_control,
-        )
+        forwarder = self._build_forwarder()
+        self.switchboard = self._build_switchboard(forwarder)
         admitter = Admitter(
             config=config,
             authenticator=authenticator,
@@ -97,12 +102,13 @@ class Gateway:
             settlement=self.settlement,
             ending=Ending(limiter=self.limiter, settlement=self.settlement),
             keeper=self.keeper,
+            switchboard=self.switchboard,
         )
         self.endpoints = Endpoints(
             config=config,
             admitter=admitter,
             pipeline=pipeline,
-            counter=Counter(admitter=admitter, forwarder=forwarder),
+            counter=Counter(admitter=admitter, forwarder=forwarder, switchboard=self.switchboard),
         )
         self.shared_metrics = SharedMetrics(METRICS, config.metrics_dir)
         self._tasks: list[asyncio.Task[None]] = []
@@ -133,6 +139,9 @@ class Gateway:
             (self.config.confirm_ms / 1_000, self.settlement.confirm),
             (REFUSALS_SECONDS, self._refusals.flush),
             (PROBE_SECONDS, self._probe),
+            (HEALTH_SECONDS, self._health.sync),
+            (HEALTH_SECONDS, self._health.check_due),
+            (CAPS_SECONDS, self._caps.renew),
             (0.0, self._bring_back),
         ]
         self._tasks = [
@@ -160,6 +169,33 @@ class Gateway:
         self._journal.close()
         await self._client.close()
         await self._pipe.stop()
+
+    def _build_forwarder(self) -> Forwarder:
+        return Forwarder(
+            self._client,
+            master_keys=self.config.master_keys,
+            simulator_control=self.config.simulator_control,
+        )
+
+    def _build_switchboard(self, forwarder: Forwarder) -> Switchboard:
+        board, moves = HealthBoard(), Moves()
+        timeout_seconds = self.config.redis_timeout_ms / 1_000
+        self._caps = UpstreamCaps(
+            self._pipe, worker=self.config.worker, timeout_seconds=timeout_seconds
+        )
+        self._health = HealthSync(
+            self._pipe,
+            board=board,
+            moves=moves,
+            upstreams=self._known_upstreams,
+            check=forwarder.check,
+            worker=self.config.worker,
+        )
+        return Switchboard(board=board, moves=moves, caps=self._caps)
+
+    def _known_upstreams(self) -> Mapping[str, UpstreamSnapshot]:
+        plane = self._store.plane
+        return {} if plane is None else plane.snapshot.upstreams
 
     async def _probe(self) -> None:
         self._journal.probe()

@@ -62,6 +62,15 @@ class Keeper:
         """The request ended."""
         self._open.pop(exchange.rid, None)
 
+    def look_after_clients(self) -> None:
+        """Pings for those whose streams are silent, an end for what is read for those who left."""
+        now = self._monotonic()
+        for exchange in list(self._open.values()):
+            if exchange.is_client_gone:
+                exchange.end_drain(now)
+            elif exchange.pulse is not None:
+                exchange.pulse.tick(now)
+
     def begin_drain(self) -> None:
         """The server stops: what streams beyond the drain time ends with an error event."""
         self._drained_at = self._monotonic() + self._drain_seconds
@@ -71,6 +80,7 @@ class Keeper:
         while True:
             await asyncio.sleep(ROUND_SECONDS)
             self._end_drained()
+            self.look_after_clients()
             now = self._monotonic()
             await self._beat_many([item for item in self._open.values() if self._is_due(item, now)])
 

@@ -127,6 +127,7 @@ class Metrics:
         )
         self.requests_open = gauge("requests_open", "Requests being served")
         self.cut_streams = counter("cut_streams", "Streams that ended before their message did")
+        self.pings = counter("pings", "Pings of our own into silent streams")
         self.refusals = counter("refusals", "Requests refused by us", "reason")
         self.events = counter("events", "Usage events written", "status")
         self.tokens = counter("tokens", "Tokens of usage events", "model", "kind")
@@ -140,6 +141,27 @@ class Metrics:
         self.retries = counter("upstream_retries", "Attempts after a first one that failed")
         self.upstream_errors = counter(
             "upstream_errors", "Error answers of upstreams", "upstream", "status"
+        )
+        self.conversation_turns = counter(
+            "conversation_turns",
+            "Later turns of conversations, at the upstream with their cache (kept) or not (moved)",
+            "outcome",
+        )
+        self.upstream_open = gauge(
+            "upstream_open", "Workers that leave an upstream alone because it fails", "upstream"
+        )
+        self.upstream_cooling = gauge(
+            "upstream_cooling", "Credentials that were told to wait, by workers", "upstream"
+        )
+        self.upstream_in_flight = gauge(
+            "upstream_in_flight", "Requests that run at an upstream", "upstream"
+        )
+        self.upstream_opens = counter("upstream_opens", "Times a breaker opened", "upstream")
+        self.upstream_checks = counter(
+            "upstream_checks", "Checks of upstreams", "upstream", "outcome"
+        )
+        self.upstream_capped = counter(
+            "upstream_capped", "Attempts that an upstream's caps kept away", "upstream"
         )
         self.upstream_connections = gauge("upstream_connections", "Open upstream connections")
         self.redis_connects = counter("redis_connects", "Connections made to Redis")

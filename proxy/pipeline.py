@@ -24,17 +24,20 @@ from proxy.responses import (
 from proxy.settlement import Settlement
 from proxy.snapshots import View
 from proxy.sse import StreamTooLarge
-from proxy.streaming import StreamEnd, relay, wait_for_disconnect
+from proxy.streaming import Pulse, StreamEnd, relay, wait_for_disconnect
 from proxy.upstreams.client import ConnectionLost, UpstreamError, UpstreamResponse
 from proxy.upstreams.forward import (
     AttemptFailed,
+    Blame,
     Call,
     Forwarder,
     failure_of,
     header_of,
     with_request_id,
 )
-from proxy.upstreams.selection import ATTEMPTS_MAX, Hop
+from proxy.upstreams.selection import Hop
+from proxy.upstreams.switchboard import Switchboard
+from proxy.upstreams.tries import Tries
 from turnpike.contracts import usage as words
 from turnpike.kernel import clock
 
@@ -56,6 +59,7 @@ class Pipeline:
         settlement: Settlement,
         ending: Ending,
         keeper: Keeper,
+        switchboard: Switchboard,
     ) -> None:
         self._admitter = admitter
         self._forwarder = forwarder
@@ -63,6 +67,7 @@ class Pipeline:
         self._settlement = settlement
         self._ending = ending
         self._keeper = keeper
+        self._switchboard = switchboard
 
     async def messages(
         self, ask: Ask, view: View, body: MessagesBody, receive: Receive, send: Send
@@ -112,22 +117,31 @@ class Pipeline:
     async def _try_hops(
         self, call: Call, exchange: Exchange, body: MessagesBody, send: Send
     ) -> None:
-        hops = exchange.route.hops
-        index = 0
+        tries = exchange.tries = self._switchboard.tries(
+            exchange.route.hops,
+            body,
+            key=exchange.view.key.key,
+            model=exchange.base.model,
+        )
+        hop = await _begin(tries, exchange)
         while True:
             try:
-                await self._attempt(hops[index], call, exchange, body, send)
-            except AttemptFailed as failure:
+                await self._attempt(hop, call, exchange, body, send)
+            except AttemptFailed as error:
+                failure = error
                 exchange.end_attempt(
                     failure.outcome, upstream_request_id=failure.upstream_request_id
                 )
-                index = _next_hop(index, failure, tries=len(exchange.attempts), hops=len(hops))
-                if index < 0:
+                if not tries.may_go_on(failure):
                     exchange.is_given_back = True
                     raise failure.error from failure
-                METRICS.retries.inc()
             else:
+                tries.note_served()
                 return
+            finally:
+                tries.end()
+            hop = await _begin(tries, exchange, failure)
+            METRICS.retries.inc()
 
     async def _attempt(
         self,
@@ -137,7 +151,7 @@ class Pipeline:
         body: MessagesBody,
         send: Send,
     ) -> None:
-        exchange.begin_attempt(hop.upstream.upstream, self._forwarder.credential_of(hop))
+        exchange.begin_attempt(hop.upstream.upstream, hop.credential)
         self._write_begin(exchange)
         if len(exchange.attempts) == 1:
             METRICS.own_seconds.observe(clock.monotonic_seconds() - exchange.begun_at)
@@ -158,7 +172,7 @@ class Pipeline:
         """Open the attempt; a client that leaves, or a stop, ends the wait for its answer."""
         task = asyncio.current_task()
         assert task is not None
-        exchange.is_drained = hop.upstream.on_disconnect == "drain"
+        exchange.set_disconnect_policy(hop.upstream)
         exchange.close_upstream = task.cancel
         try:
             response = await self._forwarder.open(hop, call, body)
@@ -254,6 +268,7 @@ class Pipeline:
             await send(
                 {"type": "http.response.start", "status": response.status, "headers": headers}
             )
+            exchange.pulse = Pulse(send)
             end = await relay(
                 response,
                 first,
@@ -262,8 +277,10 @@ class Pipeline:
                 note=lambda: self._note_progress(exchange),
                 is_client_gone=lambda: exchange.is_client_gone,
                 silence_seconds=silence_seconds,
+                pulse=exchange.pulse,
             )
         finally:
+            exchange.pulse = None
             response.close()
         is_final = _is_final(meter, end)
         if is_estimated(response):
@@ -298,6 +315,8 @@ class Pipeline:
         elif meter.has_started:
             outcome.rank, outcome.usage = words.RANK_OBSERVED, meter.observed_usage()
             METRICS.cut_streams.inc()
+            if exchange.tries is not None and not (meter.is_complete or exchange.is_stopped):
+                exchange.tries.note_broken()
         exchange.end_attempt(
             words.OUTCOME_ANSWERED
             if is_final
@@ -347,6 +366,8 @@ class Pipeline:
     def _first_byte_us(self, exchange: Exchange) -> int:
         seconds = clock.monotonic_seconds() - exchange.begun_at
         METRICS.first_byte_seconds.observe(seconds)
+        if exchange.tries is not None:
+            exchange.tries.note_served()
         return int(seconds * 1_000_000)
 
 
@@ -372,6 +393,7 @@ async def _first_chunk(
             ),
             outcome=words.OUTCOME_REFUSED,
             upstream_request_id=header_of(response.headers, b"request-id"),
+            blame=Blame.UPSTREAM,
         )
     return chunk
 
@@ -382,13 +404,13 @@ def _given_up(exchange: Exchange) -> AttemptFailed:
     return AttemptFailed(error, outcome=words.OUTCOME_UNKNOWN, may_try_next=False)
 
 
-def _next_hop(index: int, failure: AttemptFailed, *, tries: int, hops: int) -> int:
-    """Where to try next, or -1: the next upstream if there is one, else the same once more."""
-    if tries >= ATTEMPTS_MAX or not failure.may_try_next:
-        return -1
-    if index + 1 < hops:
-        return index + 1
-    return index if failure.is_repeatable and tries < 2 else -1
+async def _begin(tries: Tries, exchange: Exchange, failure: AttemptFailed | None = None) -> Hop:
+    """The hop of the next attempt. Raises ApiError when nobody is left to try."""
+    try:
+        return await tries.begin(failure)
+    except ApiError:
+        exchange.is_given_back = True
+        raise
 
 
 def _is_final(meter: StreamMeter, end: StreamEnd) -> bool:
@@ -430,6 +452,7 @@ def _unreadable(response: UpstreamResponse) -> AttemptFailed:
         outcome=words.OUTCOME_UNKNOWN,
         may_try_next=False,
         upstream_request_id=header_of(response.headers, b"request-id"),
+        blame=Blame.UPSTREAM,
     )
 
 

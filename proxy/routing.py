@@ -4,7 +4,7 @@ import msgspec
 
 from proxy.api_errors import ApiError
 from proxy.snapshots import Plane, View
-from proxy.upstreams.selection import Hop, in_order
+from proxy.upstreams.selection import Hop, hops_of
 from turnpike.contracts import rating
 from turnpike.contracts.snapshots import Candidate, ModelSnapshot, PriceSet
 
@@ -13,7 +13,7 @@ KNOWN_MAX = 10_000
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a request may go, in order, and what it costs."""
+    """Where a request may go, by priority, and what it costs."""
 
     model: ModelSnapshot
     requested: str
@@ -23,11 +23,10 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Known(msgspec.Struct, frozen=True):
-    """A route that was found, and what it was found from; `hops` in it are in no order yet."""
+    """A route that was found, and what it was found from."""
 
     view: View
     route: Route
-    candidates: list[Candidate]
 
 
 _known: dict[tuple[str, str], _Known] = {}
@@ -38,23 +37,19 @@ def route_model(view: View, name: str, *, at_us: int) -> Route:
 
     Raises ApiError: 404 for an unknown, disabled or unpriced model, 403 for one the key or its tier
     may not use, 529 when no upstream that serves it is enabled. What was found is remembered for as
-    long as the very same view and prices come in; the hops are drawn anew each time.
+    long as the very same view and prices come in.
     """
     price_set = view.plane.find_price_set(book=view.terms.book, at_us=at_us)
     known = _known.get((view.digest, name))
     if known is None or known.view is not view or known.route.price_set is not price_set:
-        route, candidates = _find_route(view, name, price_set)
-        known = _Known(view, route, candidates)
+        known = _Known(view, _find_route(view, name, price_set))
         if len(_known) >= KNOWN_MAX:
             _known.clear()
         _known[view.digest, name] = known
-    if len(known.candidates) == 1:
-        return known.route
-    hops = in_order(view.plane.snapshot.upstreams, known.candidates)
-    return msgspec.structs.replace(known.route, hops=hops)
+    return known.route
 
 
-def _find_route(view: View, name: str, price_set: PriceSet | None) -> tuple[Route, list[Candidate]]:
+def _find_route(view: View, name: str, price_set: PriceSet | None) -> Route:
     plane = view.plane
     model = plane.find_model(name)
     if model is None or not model.is_enabled:
@@ -77,14 +72,13 @@ def _find_route(view: View, name: str, price_set: PriceSet | None) -> tuple[Rout
             "No upstream serves this model at the moment.",
             retry_after_seconds=5,
         )
-    route = Route(
+    return Route(
         model=served,
         requested=name,
         price_set=price_set,
-        hops=in_order(plane.snapshot.upstreams, candidates),
+        hops=hops_of(plane.snapshot.upstreams, candidates),
         is_successor=is_successor,
     )
-    return route, candidates
 
 
 def is_priced(price_set: PriceSet, model: str) -> bool:

@@ -4,13 +4,20 @@ Bytes go out as they come in, one send for one read from the socket. The journal
 before the bytes it counts go to the client, so that nobody ever sees an answer that nobody noted.
 """
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 
-from proxy.asgi import Receive, Send
+from proxy.asgi import Message, Receive, Send
 from proxy.metering import StreamMeter
+from proxy.metrics import METRICS
 from proxy.sse import StreamTooLarge
 from proxy.upstreams.client import ReadTimeout, UpstreamError, UpstreamResponse
+
+PING_SECONDS = 15.0
+PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
 
 
 class StreamEnd(Enum):
@@ -22,6 +29,45 @@ class StreamEnd(Enum):
     UNREADABLE = "unreadable"
 
 
+class Pulse:
+    """Keeps a client's side of a stream alive while the upstream thinks.
+
+    `tick` is called every second or so, and sends a ping where nothing came for a while: between
+    two events only, and only while the relay waits for the upstream.
+    """
+
+    __slots__ = ("_quiet_since", "_seen", "_send", "ping", "waiting_after")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._seen: bytes | None = None
+        self._quiet_since = 0.0
+        self.waiting_after: bytes | None = None
+        self.ping: asyncio.Task[None] | None = None
+
+    def tick(self, now: float) -> None:
+        """Look whether anything came since the last call."""
+        chunk = self.waiting_after
+        if chunk is None or chunk is not self._seen:
+            self._seen, self._quiet_since = chunk, now
+        elif now - self._quiet_since >= PING_SECONDS and chunk.endswith(EVENT_ENDS):
+            self._quiet_since = now
+            if self.ping is None or self.ping.done():
+                METRICS.pings.inc()
+                message = {"type": "http.response.body", "body": PING, "more_body": True}
+                self.ping = asyncio.ensure_future(self._send_ping(message))
+
+    async def settle(self) -> None:
+        """Wait until the ping that is being sent is out: two sends must not overlap."""
+        ping, self.ping = self.ping, None
+        if ping is not None:
+            await ping
+
+    async def _send_ping(self, message: Message) -> None:
+        with suppress(OSError):
+            await self._send(message)
+
+
 async def relay(
     response: UpstreamResponse,
     first: bytes,
@@ -31,6 +77,7 @@ async def relay(
     note: Callable[[], None],
     is_client_gone: Callable[[], bool],
     silence_seconds: float,
+    pulse: Pulse,
 ) -> StreamEnd:
     """Relay the stream, beginning with a chunk that the meter has read already.
 
@@ -45,6 +92,7 @@ async def relay(
             version = meter.version
         if not is_client_gone():
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        pulse.waiting_after = chunk
         try:
             chunk = await response.read_chunk(silence_seconds)
             meter.feed(chunk)
@@ -54,6 +102,10 @@ async def relay(
             return StreamEnd.LOST
         except StreamTooLarge:
             return StreamEnd.UNREADABLE
+        finally:
+            pulse.waiting_after = None
+            if pulse.ping is not None:
+                await pulse.settle()
     return StreamEnd.CLEAN
 
 

@@ -73,10 +73,17 @@ class Subscription(TimestampedModel):
     discount_bp = models.PositiveIntegerField(default=0)
     overrides = models.JSONField(default=dict, blank=True)
     group_overrides = models.JSONField(default=dict, blank=True)
+    # When a client leaves its stream; empty: as the upstream has it. Null: a drain has no end.
+    on_disconnect = models.CharField(max_length=10, blank=True, default="")
+    drain_seconds = models.PositiveIntegerField(null=True, blank=True)
 
     class Meta:
         db_table = "billing_subscription"
         constraints = [
+            models.CheckConstraint(
+                condition=Q(on_disconnect__in=["", "cancel", "drain"]),
+                name="subscription_on_disconnect",
+            ),
             models.CheckConstraint(
                 condition=Q(discount_bp__lte=10_000), name="subscription_discount_at_most_all"
             ),

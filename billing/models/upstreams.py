@@ -25,6 +25,8 @@ class Upstream(TimestampedModel):
     kind = models.CharField(max_length=20, choices=Kind.choices)
     base_url = models.CharField(max_length=500)
     is_enabled = models.BooleanField(default=True)
+    # Keeps the conversations that it has, and gets no new ones.
+    is_draining = models.BooleanField(default=False)
     is_simulator = models.BooleanField(default=False)
     send_request_id = models.BooleanField(default=False)
     on_disconnect = models.CharField(
@@ -36,6 +38,10 @@ class Upstream(TimestampedModel):
     # Models that an import adds later are routed here too, as far as the upstream has them.
     is_for_all_models = models.BooleanField(default=False)
     default_priority = models.PositiveIntegerField(default=0)
+    default_weight = models.PositiveIntegerField(default=1)
+    # Caps of ours over all tenants; null: none.
+    requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    concurrency = models.PositiveIntegerField(null=True, blank=True)
     cost_book = models.ForeignKey(PriceBook, null=True, blank=True, on_delete=models.PROTECT)
 
     class Meta:
@@ -62,6 +68,8 @@ class UpstreamCredential(TimestampedModel):
     sealed = models.TextField()
     hint = models.CharField(max_length=20, blank=True, default="")
     is_enabled = models.BooleanField(default=True)
+    requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    concurrency = models.PositiveIntegerField(null=True, blank=True)
 
     class Meta:
         db_table = "billing_upstream_credential"

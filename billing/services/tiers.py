@@ -14,12 +14,18 @@ from billing.models.tiers import DEFAULT_TIER, Subscription, Tier, TierGroupLimi
 from billing.services.posting import publish_wallet
 from billing.services.publication import touch_plane
 from billing.snapshots import publish_terms
-from turnpike.contracts.snapshots import LIMIT_NAMES, Limits
+from turnpike.contracts.snapshots import (
+    LIMIT_NAMES,
+    ON_DISCONNECT_CANCEL,
+    ON_DISCONNECT_DRAIN,
+    Limits,
+)
 from turnpike.control.publication import note_planned
 from turnpike.control.scope import platform_scope
 from turnpike.kernel.errors import InvalidInput, NotFound
 
 DISCOUNT_BP_MAX = 10_000
+DRAIN_SECONDS_MAX = 3_600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +143,28 @@ def set_prices(
         reason=reason,
         details={"book": book, "discount_bp": discount_bp},
     )
+
+
+def set_disconnect(
+    *,
+    tenant: int,
+    on_disconnect: str,
+    drain_seconds: int | None = None,
+    actor: str,
+    reason: str,
+) -> Subscription:
+    """What happens when a tenant's client leaves its stream: `cancel`, `drain`, or so long.
+
+    Empty: as each upstream has it. What a drain reads on is billed to the tenant as usual.
+    """
+    if on_disconnect not in {"", ON_DISCONNECT_CANCEL, ON_DISCONNECT_DRAIN}:
+        raise InvalidInput("on_disconnect is cancel, drain or empty.", field="on_disconnect")
+    if drain_seconds is not None and not 1 <= drain_seconds <= DRAIN_SECONDS_MAX:
+        raise InvalidInput(
+            f"drain_seconds is between 1 and {DRAIN_SECONDS_MAX}, or null.", field="drain_seconds"
+        )
+    values = {"on_disconnect": on_disconnect, "drain_seconds": drain_seconds}
+    return _change(tenant, values, actor=actor, reason=reason, details=values)
 
 
 def _change(

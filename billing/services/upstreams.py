@@ -109,6 +109,7 @@ def _add_routes(upstream: Upstream, rows: Collection[CatalogModel]) -> None:
                 upstream=upstream,
                 upstream_model=row.model,
                 priority=upstream.default_priority,
+                weight=upstream.default_weight,
             )
             for row in rows
         ),

@@ -259,6 +259,8 @@ SPECTACULAR_SETTINGS = {
         "TenantStatus": "accounts.models.TenantStatus",
         "InviteStatus": "accounts.models.InviteStatus",
         "ApiKeyStatus": "accounts.models.ApiKeyStatus",
+        "ApiKeyKind": "accounts.models.ApiKey.Kind",
+        "UpstreamKind": "billing.models.upstreams.Upstream.Kind",
     },
 }
 

@@ -7,6 +7,7 @@ an upstream says about our own credentials or quota is never shown to a tenant.
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,25 +23,38 @@ from turnpike.contracts.snapshots import (
     UpstreamSnapshot,
     credential_place,
 )
-from turnpike.kernel import sealing
+from turnpike.kernel import clock, sealing
 
 logger = logging.getLogger(__name__)
 
 CHAT_PATH = b"/v1/chat/completions"
 ERROR_BYTES_MAX = 1024 * 1024
 ERROR_SECONDS = 10.0
+HEADERS_SECONDS_MIN = 0.05
+CHECK_PATH = b"/v1/models?limit=1"
+CHECK_SECONDS = 5.0
 RETRY_AFTER_MAX = 60
 # What an OpenAI-compatible upstream is told of a client; the rest speaks of Anthropic's API.
 CHAT_HEADERS = frozenset((b"accept", b"accept-encoding", b"content-type", b"user-agent"))
 CREDENTIALS_MAX = 1_000
 # What an upstream says of us, not of the tenant: bad credentials, no credit, no quota, no capacity.
 OURS = frozenset((401, 402, 403, 407, 408, 409, 425, 429))
+COOLING = frozenset((429, 503, 529))
+
+
+class Blame(Enum):
+    """What a failed attempt says something about."""
+
+    NOBODY = "nobody"  # this request alone
+    CREDENTIAL = "credential"
+    UPSTREAM = "upstream"
 
 
 class AttemptFailed(Exception):
     """One try failed before anything was billed to anybody's knowledge.
 
     `is_repeatable`: the same upstream may be tried once more at once; `may_try_next`: another may.
+    `cooling_seconds`: so long the credential was told to wait.
     """
 
     def __init__(
@@ -51,6 +65,8 @@ class AttemptFailed(Exception):
         may_try_next: bool = True,
         is_repeatable: bool = False,
         upstream_request_id: str | None = None,
+        blame: Blame = Blame.NOBODY,
+        cooling_seconds: int = 0,
     ) -> None:
         super().__init__(error.message)
         self.error = error
@@ -58,6 +74,8 @@ class AttemptFailed(Exception):
         self.may_try_next = may_try_next
         self.is_repeatable = is_repeatable
         self.upstream_request_id = upstream_request_id
+        self.blame = blame
+        self.cooling_seconds = cooling_seconds
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,15 +85,20 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[bytes, bytes]
     request_id: str
     is_stream: bool
+    begun_at: float = msgspec.field(default_factory=clock.monotonic_seconds)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Peer:
     target: wire.Target
     path_prefix: bytes
-    credentials: tuple[tuple[int | None, bytes], ...]
+    secrets: Mapping[int | None, bytes]
     is_chat: bool
-    turn: int = 0
+
+    def secret_of(self, credential: int | None) -> bytes:
+        """The secret of a credential; where it does not open, another's, else none."""
+        found = self.secrets.get(credential)
+        return next(iter(self.secrets.values()), b"") if found is None else found
 
 
 class Forwarder:
@@ -93,11 +116,6 @@ class Forwarder:
         self._simulator_control = simulator_control
         self._peers: dict[int, tuple[UpstreamSnapshot, _Peer]] = {}
 
-    def credential_of(self, hop: Hop) -> int | None:
-        """The credential that the next attempt at this upstream will use."""
-        peer = self._peer(hop.upstream)
-        return peer.credentials[peer.turn % len(peer.credentials)][0]
-
     async def open(self, hop: Hop, call: Call, body: bytes) -> wire.UpstreamResponse:
         """Send the attempt and wait for its status line.
 
@@ -106,11 +124,12 @@ class Forwarder:
         """
         upstream = hop.upstream
         peer = self._peer(upstream)
-        headers = self._headers(upstream, peer, call)
-        peer.turn += 1
+        headers = self._headers(hop, peer, call)
         wait = (
             upstream.silence_timeout_seconds if call.is_stream else upstream.answer_timeout_seconds
         )
+        # Later attempts have what the earlier ones left: the client waits no longer for them.
+        gone = clock.monotonic_seconds() - call.begun_at
         try:
             response = await self._client.send(
                 peer.target,
@@ -119,7 +138,7 @@ class Forwarder:
                 headers,
                 body,
                 connect_timeout_seconds=upstream.connect_timeout_seconds,
-                headers_timeout_seconds=wait,
+                headers_timeout_seconds=max(wait - gone, HEADERS_SECONDS_MIN),
             )
         except wire.UpstreamError as error:
             raise failure_of(error) from error
@@ -128,6 +147,30 @@ class Forwarder:
         if response.status in OURS or response.status >= 500:
             raise await self._refused(upstream, response)
         return response
+
+    async def check(self, upstream: UpstreamSnapshot) -> bool:
+        """Whether an upstream answers at all: a question that costs nothing."""
+        peer = self._peer(upstream)
+        headers = [(b"anthropic-version", b"2023-06-01")]
+        secret = peer.secret_of(None)
+        if secret and peer.is_chat:
+            headers = [(b"authorization", b"Bearer " + secret)]
+        elif secret:
+            headers.append((b"x-api-key", secret))
+        try:
+            response = await self._client.send(
+                peer.target,
+                b"GET",
+                peer.path_prefix + CHECK_PATH,
+                headers,
+                b"",
+                connect_timeout_seconds=min(upstream.connect_timeout_seconds, CHECK_SECONDS),
+                headers_timeout_seconds=CHECK_SECONDS,
+            )
+            await response.read_all(ERROR_BYTES_MAX, CHECK_SECONDS)
+        except wire.UpstreamError:
+            return False
+        return response.status < 500
 
     def _peer(self, upstream: UpstreamSnapshot) -> _Peer:
         known = self._peers.get(upstream.upstream)
@@ -148,14 +191,14 @@ class Forwarder:
             ),
             # Base URLs of OpenAI's clients end with the version, Anthropic's do not.
             path_prefix=(prefix.removesuffix("/v1") if is_chat else prefix).encode(),
-            credentials=self._credentials(upstream),
+            secrets=self._secrets(upstream),
             is_chat=is_chat,
         )
         self._peers[upstream.upstream] = (upstream, peer)
         return peer
 
-    def _credentials(self, upstream: UpstreamSnapshot) -> tuple[tuple[int | None, bytes], ...]:
-        opened: list[tuple[int | None, bytes]] = []
+    def _secrets(self, upstream: UpstreamSnapshot) -> Mapping[int | None, bytes]:
+        opened: dict[int | None, bytes] = {}
         for item in upstream.credentials[:CREDENTIALS_MAX]:
             try:
                 secret = sealing.unseal(
@@ -166,14 +209,13 @@ class Forwarder:
             except sealing.CannotOpen:
                 logger.exception("credential.sealed", extra={"credential": item.credential})
                 continue
-            opened.append((item.credential, secret.encode()))
-        return tuple(opened) or ((None, b""),)
+            opened[item.credential] = secret.encode()
+        return opened
 
-    def _headers(
-        self, upstream: UpstreamSnapshot, peer: _Peer, call: Call
-    ) -> list[tuple[bytes, bytes]]:
+    def _headers(self, hop: Hop, peer: _Peer, call: Call) -> list[tuple[bytes, bytes]]:
+        upstream = hop.upstream
         headers = upstream_request_headers(call.headers)
-        secret = peer.credentials[peer.turn % len(peer.credentials)][1]
+        secret = peer.secret_of(hop.credential)
         if peer.is_chat:
             headers = [field for field in headers if field[0] in CHAT_HEADERS]
         if secret and peer.is_chat:
@@ -210,6 +252,8 @@ class Forwarder:
             outcome=words.OUTCOME_REFUSED,
             upstream_request_id=header_of(response.headers, b"request-id")
             or header_of(response.headers, b"x-request-id"),
+            blame=_blame_of(status),
+            cooling_seconds=_cooling_seconds(response),
         )
 
 
@@ -223,13 +267,17 @@ def failure_of(error: wire.UpstreamError) -> AttemptFailed:
             reason="timeout",
             should_retry=True,
         )
-        return AttemptFailed(timeout, outcome=words.OUTCOME_UNKNOWN, may_try_next=False)
+        return AttemptFailed(
+            timeout, outcome=words.OUTCOME_UNKNOWN, may_try_next=False, blame=Blame.UPSTREAM
+        )
     if not error.may_be_processed:
         away = overloaded(
             "The model cannot be reached at the moment. Nothing was charged; try again shortly.",
             reason="upstream",
         )
-        return AttemptFailed(away, outcome=words.OUTCOME_FAILED, is_repeatable=True)
+        return AttemptFailed(
+            away, outcome=words.OUTCOME_FAILED, is_repeatable=True, blame=Blame.UPSTREAM
+        )
     broken = ApiError(
         500,
         "api_error",
@@ -239,7 +287,11 @@ def failure_of(error: wire.UpstreamError) -> AttemptFailed:
     )
     is_lost = isinstance(error, wire.ConnectionLost)
     return AttemptFailed(
-        broken, outcome=words.OUTCOME_UNKNOWN, may_try_next=is_lost, is_repeatable=is_lost
+        broken,
+        outcome=words.OUTCOME_UNKNOWN,
+        may_try_next=is_lost,
+        is_repeatable=is_lost,
+        blame=Blame.UPSTREAM,
     )
 
 
@@ -254,6 +306,19 @@ def header_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None
 def with_request_id(payload: bytes, *, upstream_id: str | None, request_id: str) -> bytes:
     """An upstream's error body with its request id replaced by ours; else the very bytes."""
     return payload.replace(upstream_id.encode(), request_id.encode()) if upstream_id else payload
+
+
+def _blame_of(status: int) -> Blame:
+    if status >= 500:
+        return Blame.UPSTREAM
+    # 409 and 425 speak of this request; the rest of what is ours, of our account.
+    return Blame.NOBODY if status in {408, 409, 425} else Blame.CREDENTIAL
+
+
+def _cooling_seconds(response: wire.UpstreamResponse) -> int:
+    """How long the credential was told to wait; 0 where it was not told."""
+    is_told = header_of(response.headers, b"retry-after") is not None
+    return _retry_after(response.headers) if is_told and response.status in COOLING else 0
 
 
 def _retry_after(headers: Iterable[tuple[bytes, bytes]]) -> int:

@@ -8,7 +8,13 @@ from billing.models.catalog import PriceBook
 from billing.models.tiers import Subscription, Tier
 from billing.models.upstreams import Route, Upstream, UpstreamCredential
 from billing.services.catalog import import_catalog
-from billing.services.tiers import set_group_limits, set_overrides, set_prices, set_tier
+from billing.services.tiers import (
+    set_disconnect,
+    set_group_limits,
+    set_overrides,
+    set_prices,
+    set_tier,
+)
 from billing.services.upstreams import add_upstream, set_credential, set_enabled
 from billing.snapshots import plane_snapshot, terms_of
 from tests.billing.catalog_file import EditCatalog
@@ -202,3 +208,29 @@ def test_an_operators_change_of_a_tier_outlives_an_import() -> None:
     import_catalog()
 
     assert Tier.objects.get(code="basic").concurrency == 3
+
+
+def test_a_tenants_word_on_clients_that_leave_is_in_its_terms() -> None:
+    import_catalog()
+    tenant = make_tenant()
+
+    set_disconnect(
+        tenant=tenant, on_disconnect="drain", drain_seconds=30, actor=ACTOR, reason="asked"
+    )
+
+    with platform_scope("test"):
+        terms = terms_of([tenant])[tenant]
+    assert (terms.on_disconnect, terms.drain_seconds) == ("drain", 30)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"on_disconnect": "wait"}, {"on_disconnect": "drain", "drain_seconds": 0}]
+)
+def test_a_word_that_nobody_knows_changes_nothing(bad: dict[str, Any]) -> None:
+    tenant = make_tenant()
+
+    with pytest.raises(InvalidInput):
+        set_disconnect(tenant=tenant, actor=ACTOR, reason="asked", **bad)
+
+    with platform_scope("tests"):
+        assert not Subscription.objects.exists()

@@ -152,6 +152,40 @@ async def test_client_that_leaves_a_drained_upstream_pays_the_whole_answer(
     assert (event.status, event.usage["output_tokens"]) == ("reported", 60)
 
 
+@pytest.mark.parametrize(
+    ("terms", "status"),
+    [
+        ({"on_disconnect": "drain"}, "reported"),
+        ({"on_disconnect": "drain", "drain_seconds": 1}, "observed"),
+        ({"on_disconnect": "cancel"}, "observed"),
+    ],
+)
+async def test_the_tenants_word_on_clients_that_leave_goes_before_the_upstreams(
+    gateway: Any, world: Any, terms: dict[str, Any], status: str
+) -> None:
+    has_drain = terms["on_disconnect"] == "cancel"
+    upstream = dataclasses.replace(
+        world.plane.upstreams["9"], on_disconnect="drain" if has_drain else "cancel"
+    )
+    world.publish_plane(upstreams={"9": upstream})
+    world.publish(**terms)
+    tokens, pace_ms = (b"2500", 20) if "drain_seconds" in terms else (b"60", 5)
+    async with gateway.client.stream(
+        "POST",
+        "/v1/messages",
+        content=STREAM.replace(b"2500", tokens),
+        headers=gateway.headers(x_simulator=f"pace_ms={pace_ms}"),
+    ) as response:
+        await anext(response.aiter_raw())
+
+    await gateway.until(lambda: len(world.events()) == 1, seconds=4)
+
+    event = world.events()[0]
+    assert event.status == status
+    assert event.usage["output_tokens"] < 2_500
+    assert (world.slots_taken(), world.open_records()) == (0, 0)
+
+
 async def test_mistake_of_ours_is_a_500_that_leaks_nothing(
     gateway: Any, world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ def test_these_are_all_the_scripts() -> None:
     assert [path.name for path in FILES] == [
         "admit.lua",
         "beat.lua",
+        "caps.lua",
         "settle.lua",
         "shared.lua",
         "true_up.lua",

@@ -33,6 +33,9 @@ MODE_POSTPAID = "postpaid"
 
 STATUS_ACTIVE = "active"
 
+ON_DISCONNECT_CANCEL = "cancel"
+ON_DISCONNECT_DRAIN = "drain"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -125,6 +128,9 @@ class TenantTerms:
     mode: str = MODE_PREPAID
     currency: str = "USD"
     is_in_good_standing: bool = False  # may be served from the local fallback while Redis is away
+    # When a client leaves its stream: cancel | drain; empty: as the upstream has it.
+    on_disconnect: str = ""
+    drain_seconds: int | None = None  # how long a drain reads on; None: to the end
     balance_micro: int = 0  # last known spendable balance, for the fallback's floor alone
     schema: int = SCHEMA
 
@@ -210,6 +216,8 @@ class CredentialSnapshot:
 
     credential: int
     sealed: str
+    requests_per_minute: int | None = None
+    concurrency: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,9 +230,13 @@ class UpstreamSnapshot:
     base_url: str
     credentials: tuple[CredentialSnapshot, ...] = ()
     is_enabled: bool = True
+    is_draining: bool = False  # keeps the conversations that it has, and gets no new ones
     is_simulator: bool = False
     send_request_id: bool = False
     on_disconnect: str = "cancel"  # cancel | drain
+    # Caps of ours over all tenants and gateways; None: none, and then nothing is asked of Redis.
+    requests_per_minute: int | None = None
+    concurrency: int | None = None
     connect_timeout_seconds: float = 5.0
     silence_timeout_seconds: float = 300.0
     answer_timeout_seconds: float = 660.0

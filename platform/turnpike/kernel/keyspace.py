@@ -10,6 +10,7 @@ SHARDS = 16
 
 PLANE = "tp:plane"  # hash: tiers, models, prices, routes, upstreams. Writer: billing.snapshots
 GATEWAYS = "tp:gw"  # zset: live gateway workers, beaten every 5 s. Writer: proxy
+MOVES = "tp:moves"  # zset: `conversation:upstream` -> ms when it came to live there. Writer: proxy
 CONSUMER_GROUP = "ingest"
 EVENT_FIELD = "e"  # the stream entry's one field: the usage event as JSON
 GLOBAL_VERSION = "*"
@@ -93,3 +94,28 @@ def refusals(tenant: int | str) -> str:
 def outcome_counts(tenant: int | str, hour: str) -> str:
     """Hash: outcome -> count in one UTC hour (``2026-11-21T10``), kept 40 days. Writer: proxy."""
     return f"{tag(shard_of(tenant))}:outcomes:{tenant}:{hour}"
+
+
+def upstream_tag(upstream: int) -> str:
+    """The prefix that all keys of an upstream share, for example ``tp:{u:9}``."""
+    return f"tp:{{u:{upstream}}}"
+
+
+def upstream_health(upstream: int) -> str:
+    """Hash: `breaker`, and `c:<credential>` -> end of its rest in ms. Writer: proxy, on changes."""
+    return f"{upstream_tag(upstream)}:health"
+
+
+def upstream_check(upstream: int) -> str:
+    """String with an expiry: the worker whose turn it is to look whether the upstream answers."""
+    return f"{upstream_tag(upstream)}:check"
+
+
+def upstream_rates(upstream: int) -> str:
+    """Hash: `u` or `c<credential>` -> theoretical arrival time in us. Writer: caps.lua."""
+    return f"{upstream_tag(upstream)}:rates"
+
+
+def upstream_slots(upstream: int, scope: str) -> str:
+    """Sorted set: attempt -> end of its lease in ms; `u` or `c<credential>`. Writer: caps.lua."""
+    return f"{upstream_tag(upstream)}:slots:{scope}"

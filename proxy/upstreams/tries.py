@@ -1,0 +1,159 @@
+"""The attempts of one request: which hop comes next, how often, and until when.
+
+Nothing is tried twice that may have been billed, and nothing is begun anew once so much time is
+gone that the client is better served by an answer.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from proxy.api_errors import ApiError, overloaded
+from proxy.metrics import METRICS
+from proxy.upstreams.conversation import Conversation
+from proxy.upstreams.forward import AttemptFailed, Blame
+from proxy.upstreams.health import HealthBoard
+from proxy.upstreams.selection import Chooser, Hop
+from turnpike.kernel import clock
+
+ATTEMPTS_MAX = 3
+# No attempt begins later than this after the first one.
+RETRY_SECONDS_MAX = 20.0
+SAME_HOP_TRIES_MAX = 2
+# A credential that was refused and not told for how long rests this long, where there are others.
+REFUSED_REST_SECONDS = 5
+
+
+class Lease(Protocol):
+    """A place under an upstream's caps."""
+
+    def release(self) -> None:
+        """Give the place back."""
+
+
+class Caps(Protocol):
+    """Who counts against the caps of upstreams and their credentials."""
+
+    def has_caps(self, hop: Hop) -> bool:
+        """Whether anything is capped there."""
+
+    async def take(self, hop: Hop) -> Lease | None:
+        """A place for one attempt, or None where all are taken."""
+
+
+class Tries:
+    """One request's way through its upstreams. `hop` is the one that is being tried."""
+
+    def __init__(
+        self,
+        hops: Sequence[Hop],
+        conversation: Conversation | None,
+        *,
+        chooser: Chooser,
+        board: HealthBoard,
+        caps: Caps,
+    ) -> None:
+        self._hops = hops
+        self._conversation = conversation
+        self._chooser = chooser
+        self._board = board
+        self._caps = caps
+        self._tried: set[tuple[int, int | None]] = set()
+        self._capped: set[tuple[int, int | None]] = set()
+        self._count = 0
+        self._begun_at = clock.monotonic_seconds()
+        self._is_trial = False
+        self._is_running = False
+        self._is_served = False
+        self._lease: Lease | None = None
+        self._again: Hop | None = None
+        self.hop = hops[0]
+
+    async def begin(self, failure: AttemptFailed | None = None) -> Hop:
+        """Begin the next attempt. Raises ApiError when there is nobody left: the failure's own."""
+        while True:
+            hop = self._next()
+            if hop is None:
+                raise self._nobody(failure)
+            if not self._caps.has_caps(hop) or await self._take_lease(hop):
+                break
+            self._capped.add((hop.upstream.upstream, hop.credential))
+            self._again = None
+        self.hop, self._again = hop, None
+        self._count += 1
+        self._is_trial = self._board.begin(hop.upstream.upstream)
+        self._is_running, self._is_served = True, False
+        return hop
+
+    def note_served(self) -> None:
+        """The attempt brought an answer: from here on it is the upstream's."""
+        if not self._is_served:
+            self._is_served = True
+            self._board.note_good(self.hop.upstream.upstream)
+
+    def note_broken(self) -> None:
+        """The answer began and broke off."""
+        self._board.note_failure(self.hop.upstream.upstream)
+
+    def may_go_on(self, failure: AttemptFailed) -> bool:
+        """The attempt failed: learn from it, and say whether another may be begun."""
+        hop = self.hop
+        self._learn(hop, failure)
+        if not failure.may_try_next or self._count >= ATTEMPTS_MAX:
+            return False
+        if clock.monotonic_seconds() - self._begun_at > RETRY_SECONDS_MAX:
+            return False
+        if failure.blame is Blame.CREDENTIAL:
+            self._tried.add((hop.upstream.upstream, hop.credential))
+        else:
+            credentials = hop.upstream.credentials
+            self._tried.update((hop.upstream.upstream, item.credential) for item in credentials)
+            self._tried.add((hop.upstream.upstream, hop.credential))
+        is_again = failure.is_repeatable and self._count < SAME_HOP_TRIES_MAX
+        self._again = hop if is_again else None
+        return True
+
+    def end(self) -> None:
+        """The attempt that runs is over, however it ended."""
+        if self._is_running:
+            self._is_running = False
+            self._board.end(self.hop.upstream.upstream, is_trial=self._is_trial)
+        if self._lease is not None:
+            self._lease.release()
+            self._lease = None
+
+    def _next(self) -> Hop | None:
+        tried = self._tried | self._capped
+        found = self._chooser.choose(self._hops, self._conversation, tried=tried)
+        if found is not None or self._again is None:
+            return found
+        again = self._again
+        # Once more at the same one, unless it is known by now to be broken.
+        return again if self._board.usable_credentials(again.upstream) else None
+
+    async def _take_lease(self, hop: Hop) -> bool:
+        self._lease = await self._caps.take(hop)
+        if self._lease is None:
+            METRICS.upstream_capped.labels(hop.upstream.name).inc()
+        return self._lease is not None
+
+    def _learn(self, hop: Hop, failure: AttemptFailed) -> None:
+        upstream = hop.upstream.upstream
+        is_refused = failure.blame is Blame.CREDENTIAL
+        rest = failure.cooling_seconds
+        if not rest and is_refused and len(hop.upstream.credentials) > 1:
+            rest = REFUSED_REST_SECONDS
+        if rest:
+            self._board.note_cooling(upstream, hop.credential, seconds=rest)
+        if failure.blame is Blame.UPSTREAM or (is_refused and not rest):
+            self._board.note_failure(upstream)
+
+    def _nobody(self, failure: AttemptFailed | None) -> ApiError:
+        if failure is not None:
+            return failure.error
+        wait = self._board.wait_seconds(hop.upstream for hop in self._hops)
+        return overloaded(
+            "No upstream can serve this model at the moment. Nothing was charged; "
+            "try again shortly.",
+            reason="upstream",
+            retry_after_seconds=wait,
+        )

@@ -1,0 +1,200 @@
+"""Three upstreams, one failing in each way of the fault matrix in turn, under load.
+
+No request is lost that another upstream could serve, none is billed twice, nothing takes longer
+than its deadline, and the broken one is back within its probe interval.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from proxy.upstreams.health import FAILURES_IN_ROW_MAX, OPEN_MS_MAX, WINDOW_FAILURES_MIN
+from tests.gateway.trio import Trio, make_trio, turn
+
+BROKEN = 12
+AT_ONCE = 6
+REQUESTS = 60
+DEADLINE_SECONDS = 3.0
+# Failures after which nobody can know whether the upstream did the work: those reach the client.
+LOST_MAX = FAILURES_IN_ROW_MAX + AT_ONCE
+CUT_MAX = WINDOW_FAILURES_MIN + AT_ONCE
+
+
+@pytest.fixture
+async def trio(gateway: Any) -> AsyncIterator[Trio]:
+    """Three simulators behind the gateway, with short timeouts."""
+    gateway.world.set_tier_limits(
+        requests_per_minute=1_000_000, tokens_per_minute=1_000_000_000, concurrency=1_000
+    )
+    async with make_trio(gateway) as trio:
+        for number in trio.upstreams:
+            trio.changes[number] = {
+                "answer_timeout_seconds": 0.5,
+                "silence_timeout_seconds": 0.5,
+                "connect_timeout_seconds": 0.5,
+            }
+        trio.publish()
+        yield trio
+
+
+class Seen:
+    """What clients saw of a run."""
+
+    def __init__(self) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.cut = 0
+        self.seconds: list[float] = []
+
+    @property
+    def lost(self) -> int:
+        """Requests that got no whole answer."""
+        return sum(n for status, n in self.statuses.items() if status != 200) + self.cut
+
+
+async def run(trio: Trio, *, is_stream: bool, requests: int = REQUESTS, start: int = 0) -> Seen:
+    seen, gate = Seen(), asyncio.Semaphore(AT_ONCE)
+
+    async def ask(number: int) -> None:
+        async with gate:
+            begun_at = time.perf_counter()
+            response = await trio.gateway.post(turn(start + number, stream=is_stream))
+            seen.seconds.append(time.perf_counter() - begun_at)
+            seen.statuses[response.status_code] += 1
+            if response.status_code == 200:
+                seen.cut += is_stream and "message_stop" not in response.text
+
+    await asyncio.gather(*(ask(number) for number in range(requests)))
+    return seen
+
+
+async def check_money(trio: Trio, requests: int) -> None:
+    """One event for each request; charged once, and only what an upstream billed."""
+    await trio.gateway.until(lambda: len(trio.world.events()) == requests)
+    events = trio.world.events()
+    assert len({event.rid for event in events}) == requests
+    billed = Counter(
+        row["upstream_request_id"] for faulty in trio.upstreams.values() for row in faulty.billed()
+    )
+    assert set(billed.values()) <= {1}
+    for event in events:
+        bearing = [attempt for attempt in event.attempts if attempt.usage]
+        assert len(bearing) <= 1
+        assert bool(event.usage) == bool(bearing)
+        if bearing:
+            assert billed[bearing[0].upstream_request_id or ""] == 1
+    assert (trio.world.slots_taken(), trio.world.open_records()) == (0, 0)
+
+
+async def until_back(trio: Trio) -> float:
+    """Repair the broken one, and wait until it serves again; how long that took."""
+    faulty = trio.upstreams[BROKEN]
+    faulty.repair()
+    begun_at, before = time.perf_counter(), len(faulty.requests)
+    number = 10_000
+    async with asyncio.timeout(OPEN_MS_MAX / 1_000 + 2):
+        while len(faulty.requests) == before or trio.peer(BROKEN).is_open:
+            await trio.gateway.post(turn(number))
+            number += 1
+            await asyncio.sleep(0.01)
+    return time.perf_counter() - begun_at
+
+
+@pytest.mark.parametrize(
+    ("orders", "is_stream"),
+    [
+        ("drop", False),
+        ("drop", True),
+        ("cut_after_events=0", True),
+        ("cut_after_events=0", False),
+        ("status=429; retry_after=1", True),
+        ("status=429", False),
+        ("status=529", True),
+        ("status=500", False),
+        ("status=503", True),
+        ("status=401", False),
+        ("status=403", True),
+    ],
+)
+async def test_no_request_is_lost_that_another_upstream_can_serve(
+    trio: Trio, orders: str, is_stream: bool
+) -> None:
+    trio.upstreams[BROKEN].fail(orders)
+
+    seen = await run(trio, is_stream=is_stream)
+
+    assert (seen.lost, seen.statuses[200]) == (0, REQUESTS)
+    assert max(seen.seconds) < DEADLINE_SECONDS
+    await check_money(trio, REQUESTS)
+    assert 0 < len(trio.upstreams[BROKEN].requests) < REQUESTS / 3 + AT_ONCE
+    assert await until_back(trio) < OPEN_MS_MAX / 1_000
+
+
+async def test_an_upstream_that_refuses_connections_costs_nobody_an_answer(trio: Trio) -> None:
+    port, trio.upstreams[BROKEN].port = trio.upstreams[BROKEN].port, 1
+    trio.publish()
+
+    seen = await run(trio, is_stream=False)
+
+    assert (seen.lost, seen.statuses[200]) == (0, REQUESTS)
+    assert max(seen.seconds) < DEADLINE_SECONDS
+    assert trio.peer(BROKEN).is_open
+    trio.upstreams[BROKEN].port = port
+    trio.publish()
+    await check_money(trio, REQUESTS)
+    assert await until_back(trio) < OPEN_MS_MAX / 1_000
+
+
+@pytest.mark.parametrize(
+    ("orders", "is_stream", "lost_max"),
+    [
+        ("hang", False, LOST_MAX),
+        ("hang", True, LOST_MAX),
+        ("bad_json", False, LOST_MAX),
+        ("cut_after_events=4", True, CUT_MAX),
+        ("hang_after_events=4", True, CUT_MAX),
+        ("error_after_events=4", True, CUT_MAX),
+    ],
+)
+async def test_what_may_have_been_billed_is_not_tried_again_but_soon_avoided(
+    trio: Trio, orders: str, is_stream: bool, lost_max: int
+) -> None:
+    trio.upstreams[BROKEN].fail(orders, is_all_failing=orders == "hang")
+
+    seen = await run(trio, is_stream=is_stream, requests=4 * REQUESTS)
+
+    assert 0 < seen.lost <= lost_max
+    assert len(trio.upstreams[BROKEN].requests) <= lost_max
+    assert max(seen.seconds) < DEADLINE_SECONDS
+    await check_money(trio, 4 * REQUESTS)
+    assert await until_back(trio) < OPEN_MS_MAX / 1_000
+
+
+@pytest.mark.parametrize("fault", ["missing", "negative", "decreasing"])
+async def test_odd_usage_is_an_answer_all_the_same(trio: Trio, fault: str) -> None:
+    trio.upstreams[BROKEN].fail(f"usage={fault}")
+
+    seen = await run(trio, is_stream=True)
+
+    assert seen.lost == 0
+    assert not trio.peer(BROKEN).is_open
+    await check_money(trio, REQUESTS)
+
+
+async def test_an_upstream_pulled_out_under_load_is_not_noticed(trio: Trio) -> None:
+    async def pull_out_and_in() -> None:
+        for changes in ({"is_draining": True}, {"is_enabled": False}, {"is_enabled": True}):
+            await asyncio.sleep(0.05)
+            trio.change(BROKEN, **changes)
+
+    async with contextlib.AsyncExitStack():
+        seen, _ = await asyncio.gather(
+            run(trio, is_stream=True, requests=4 * REQUESTS), pull_out_and_in()
+        )
+
+    assert seen.lost == 0
+    await check_money(trio, 4 * REQUESTS)
