@@ -77,7 +77,7 @@ def test_text() -> None:
     converted = convert(sample("text"))
     chunks = chunks_of(converted)
 
-    assert text_of(chunks) == "The toll is three euros – 3 €."  # noqa: RUF001
+    assert text_of(chunks) == "The toll is three euros – 3 €."
     assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
     assert chunks[-1]["usage"] == {
         "prompt_tokens": 21,
