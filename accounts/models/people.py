@@ -22,24 +22,8 @@ from turnpike.contracts.snapshots import (
     Budget,
     Limits,
 )
-from turnpike.control.idempotency import IdempotentAnswer
 from turnpike.control.models import PublicModel, TimestampedModel
 from turnpike.kernel import ids, money
-
-__all__ = [
-    "ApiKey",
-    "ApiKeyStatus",
-    "AuditEvent",
-    "IdempotentAnswer",
-    "Invite",
-    "InviteStatus",
-    "Member",
-    "Role",
-    "Tenant",
-    "TenantStatus",
-    "User",
-    "Workspace",
-]
 
 NAME_LENGTH_MAX = 100
 EMAIL_LENGTH_MAX = 254
