@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from proxy.api_errors import ApiError
+from turnpike.contracts.demand import prompt_parts
 
 MAX_TOKENS_MAX = 10_000_000
 MODEL_LENGTH_MAX = 256
@@ -39,13 +40,7 @@ class MessagesBody(msgspec.Struct, frozen=True, kw_only=True):
 
     def parts(self) -> list[bytes]:
         """The bytes that become input tokens."""
-        names = ("messages", "system", "tools")
-        return [bytes(self.fields[name]) for name in names if name in self.fields]
-
-    def has(self, name: str, value: bytes) -> bool:
-        """Whether a top-level field is exactly this JSON."""
-        field = self.fields.get(name)
-        return field is not None and bytes(field) == value
+        return prompt_parts(self.fields)
 
     def to_upstream(self, model: str) -> bytes:
         """The body to send: the very bytes, or the top level written again around the values'."""
@@ -82,15 +77,6 @@ def read_messages_body(raw: bytes, *, is_counting: bool = False) -> MessagesBody
         is_stream=bool(is_stream),
         is_verbatim=is_verbatim,
     )
-
-
-def decode_field(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
-    """A field's value, or None when it is absent or no JSON that we read."""
-    raw = fields.get(name)
-    try:
-        return None if raw is None else msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
-        return None
 
 
 def _top_level(raw: bytes) -> tuple[Mapping[str, msgspec.Raw], bool]:
