@@ -21,6 +21,7 @@ from django.views import View
 
 from accounts.access import ROLE_POWERS
 from accounts.api.auth import SESSION_TENANT
+from accounts.console.viewing import READING, Viewing, find_viewing
 from accounts.console.words import ROLES
 from accounts.models import Member, Role, Tenant, User
 from accounts.queries import list_memberships
@@ -40,6 +41,8 @@ class Visit:
     caller: Caller
     member: Member
     memberships: tuple[Member, ...]
+    # Set while an operator looks at somebody else's console.
+    viewing: Viewing | None = None
 
     @property
     def tenant(self) -> Tenant:
@@ -49,7 +52,7 @@ class Visit:
     @property
     def role_title(self) -> Any:
         """What the member's role is called."""
-        return ROLES[self.member.role]
+        return _("Seen by an operator") if self.viewing else ROLES[self.member.role]
 
 
 class TenantPage(View):
@@ -67,6 +70,8 @@ class TenantPage(View):
         if not isinstance(user, User) or not user.is_active:
             return redirect_to_login(request.get_full_path())
         visit = find_visit(request, user)
+        if visit is None and user.is_staff:
+            return redirect("operator")
         if visit is None:
             return render(request, "console/no_tenant.html", status=403)
         self.user = user
@@ -139,7 +144,13 @@ def problem_of(error: TurnpikeError) -> str:
 
 
 def find_visit(request: HttpRequest, user: User) -> Visit | None:
-    """The membership chosen in the session, else the first; None for who belongs nowhere."""
+    """The membership chosen in the session, else the first; None for who belongs nowhere.
+
+    An operator who looks at a tenant's console visits that one, and reads.
+    """
+    viewing = find_viewing(request, user)
+    if viewing is not None:
+        return _view(request, user, viewing)
     with platform_scope("accounts.console"):
         memberships = tuple(list_memberships(user.pk))
     if not memberships:
@@ -155,6 +166,22 @@ def find_visit(request: HttpRequest, user: User) -> Visit | None:
         request_id=ids.public_id(ids.REQUEST, ids.uuid7()),
     )
     return Visit(caller=caller, member=member, memberships=memberships)
+
+
+def _view(request: HttpRequest, user: User, viewing: Viewing) -> Visit:
+    with platform_scope("accounts.console.viewing"):
+        tenant = Tenant.objects.get(pk=viewing.tenant)
+    # Never saved: the console asks a member for tenant and role.
+    member = Member(tenant=tenant, user=user, role=Role.VIEWER)
+    caller = Caller(
+        actor=user.public_id,
+        tenant=viewing.tenant,
+        powers=READING,
+        user=user.pk,
+        address=client_address(request),
+        request_id=ids.public_id(ids.REQUEST, ids.uuid7()),
+    )
+    return Visit(caller=caller, member=member, memberships=(member,), viewing=viewing)
 
 
 def lacks_second_factor(user: User, *, is_privileged: bool) -> bool:

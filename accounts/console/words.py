@@ -40,6 +40,8 @@ ACTIONS: Mapping[str, Any] = {
     "tenant.suspended": _("Organization suspended"),
     "tenant.resumed": _("Organization resumed"),
     "tenant.closed": _("Organization closed"),
+    "tenant.viewing_started": _("An operator began to look at the console"),
+    "tenant.viewing_ended": _("An operator stopped looking at the console"),
     "workspace.created": _("Workspace created"),
     "workspace.updated": _("Workspace changed"),
     "workspace.archived": _("Workspace archived"),

@@ -5,7 +5,7 @@ from django.views.generic import RedirectView
 from django.views.i18n import set_language
 from drf_spectacular.views import SpectacularAPIView
 
-from turnpike.web import console_urls, health, sign_in_urls
+from turnpike.web import console_urls, health, operator_urls, sign_in_urls
 from turnpike.web.start import start
 
 handler400 = "turnpike.web.errors.bad_request"
@@ -26,6 +26,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("accounts/", include(sign_in_urls)),
     path("console/", include(console_urls.console)),
     path("console", RedirectView.as_view(pattern_name="console")),
+    path("operator/", include(operator_urls.operator)),
+    path("operator", RedirectView.as_view(pattern_name="operator")),
     path("", include("accounts.urls")),
     path("", include("billing.urls")),
 ]

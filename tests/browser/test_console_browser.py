@@ -158,7 +158,7 @@ def test_language_and_theme_stay_when_chosen(owner: Visitor) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("Использование")
 
 
-def test_the_operator_who_belongs_to_no_organization_is_told_so(
+def test_the_operator_who_belongs_to_no_organization_comes_to_their_own_console(
     browser: Browser, platform: Platform, people: dict[str, dict[str, str]]
 ) -> None:
     visitor = visit(browser, platform)
@@ -168,7 +168,7 @@ def test_the_operator_who_belongs_to_no_organization_is_told_so(
     visitor.page.locator("main").get_by_role("button", name="Sign in").click()
 
     heading = visitor.page.get_by_role("heading", level=1)
-    expect(heading).to_have_text("You belong to no organization yet")
+    expect(heading).to_have_text("Dashboard")
     visitor.page.context.close()
 
 

@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from billing.queries.balance import read_balance
 from turnpike.control.caller import Power
 from turnpike.web import upstreams
+from turnpike.web.operators import navigation
 
 THEME_COOKIE = "turnpike_theme"
 THEMES = ("light", "dark")
@@ -97,6 +98,13 @@ def shell(request: HttpRequest) -> dict[str, Any]:
         "languages": settings.LANGUAGES,
         "base_url": settings.PUBLIC_BASE_URL,
     }
+    operator_visit = getattr(request, "operator_visit", None)
+    if operator_visit is not None:
+        return context | {
+            "operator_visit": operator_visit,
+            "sections": navigation.sections(),
+            "is_simulated": upstreams.is_simulated(),
+        }
     visit = getattr(request, "visit", None)
     if visit is None:
         return context
