@@ -19,7 +19,8 @@ from proxy.limiter.limiter import Limiter
 from proxy.metrics import METRICS, SharedMetrics
 from proxy.pipeline import Pipeline
 from proxy.recovery import Recovery
-from proxy.redis_pipe import RedisAway, RedisPipe
+from proxy.redis_cluster import make_link
+from proxy.redis_pipe import RedisAway
 from proxy.refusals import RefusalLog
 from proxy.settlement import Settlement
 from proxy.snapshots import PlaneCold, SnapshotStore
@@ -50,7 +51,7 @@ class Gateway:
 
     def __init__(self, config: ProxyConfig) -> None:
         self.config = config
-        self._pipe = RedisPipe(
+        self._pipe = make_link(
             config.redis_url, timeout_seconds=config.redis_timeout_ms / 1_000 * 4
         )
         self._pipe.on_connect = self._note_connect

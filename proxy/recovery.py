@@ -19,7 +19,8 @@ from proxy.keeper import Keeper
 from proxy.limiter.limits import Spec
 from proxy.metrics import METRICS
 from proxy.pricing import rated_micro
-from proxy.redis_pipe import RedisAway, RedisPipe
+from proxy.redis_link import RedisLink
+from proxy.redis_pipe import RedisAway
 from proxy.settlement import Ended, Settlement
 from proxy.snapshots import PlaneCold, SnapshotStore
 from turnpike.contracts import usage as words
@@ -41,7 +42,7 @@ class Recovery:
         self,
         *,
         config: ProxyConfig,
-        pipe: RedisPipe,
+        pipe: RedisLink,
         store: SnapshotStore,
         settlement: Settlement,
         keeper: Keeper,

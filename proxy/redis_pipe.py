@@ -6,6 +6,7 @@ away and the next reply still reaches the next caller.
 
     Unavailable
     └── RedisAway        not connected, too slow, too many pending, or not able to serve
+        └── RedisCannot  not able to serve, by its own word: nothing was done
     RedisReplyError      the server answered, and the answer is an error
 """
 
@@ -70,6 +71,14 @@ class RedisReplyError(Exception):
         self.code = message.partition(" ")[0]
 
 
+class RedisCannot(RedisAway):
+    """Redis said that it cannot serve this, so it did nothing; `reply` has its words."""
+
+    def __init__(self, reply: RedisReplyError) -> None:
+        super().__init__(f"Redis cannot serve: {reply.code}.")
+        self.reply = reply
+
+
 class Script(Protocol):
     """A Lua script and the hash by which the server knows it."""
 
@@ -131,8 +140,11 @@ class RedisAddress:
 class _Connection(asyncio.Protocol):
     """One socket: packs nothing, keeps the order of replies."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, *, leave_codes: frozenset[str] = ELSEWHERE_CODES
+    ) -> None:
         self.loop = loop
+        self._leave_codes = leave_codes
         self.is_lost = False
         self.lost = asyncio.Event()
         self.pending: deque[asyncio.Future[Any]] = deque()
@@ -176,8 +188,8 @@ class _Connection(asyncio.Protocol):
                 if type(reply) is not RedisReplyError:
                     future.set_result(reply)
                 elif reply.code in AWAY_CODES:
-                    is_elsewhere |= reply.code in ELSEWHERE_CODES
-                    future.set_exception(RedisAway(f"Redis cannot serve: {reply.code}."))
+                    is_elsewhere |= reply.code in self._leave_codes
+                    future.set_exception(RedisCannot(reply))
                 else:
                     future.set_exception(reply)
         except (hiredis.HiredisError, IndexError):
@@ -213,6 +225,7 @@ class RedisPipe:
         pending_max: int = 10_000,
         connect_timeout_seconds: float = 2.0,
         stalled_seconds: float = STALLED_SECONDS,
+        leave_codes: frozenset[str] = ELSEWHERE_CODES,
         on_connect: Callable[[str], None] | None = None,
     ) -> None:
         self.run_id: str | None = None
@@ -222,6 +235,7 @@ class RedisPipe:
         self._pending_max = pending_max
         self._connect_timeout_seconds = connect_timeout_seconds
         self._stalled_seconds = stalled_seconds
+        self._leave_codes = leave_codes
         self._connection: _Connection | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._timed: list[tuple[float, asyncio.Future[Any]]] = []
@@ -282,12 +296,13 @@ class RedisPipe:
         try:
             for command in commands:
                 futures.append(self.execute(*command, timeout_seconds=timeout_seconds))
-            return [await _reply_or_error(future) for future in futures]
+            return await replies_of(futures)
         finally:
-            for future in futures:
-                if not future.cancel():
-                    # Looked at, so that a reply nobody waits for is not reported as forgotten.
-                    future.cancelled() or future.exception()
+            drop_all(futures)
+
+    async def execute_in_order(self, commands: Sequence[Command]) -> list[Any]:
+        """The same as `execute_many`: one connection keeps the order."""
+        return await self.execute_many(commands)
 
     async def run_script(
         self,
@@ -369,7 +384,7 @@ class RedisPipe:
                 self._connection = None
 
     async def _try_to_connect(self) -> _Connection | None:
-        connection = _Connection(self._loop)
+        connection = _Connection(self._loop, leave_codes=self._leave_codes)
         try:
             async with asyncio.timeout(self._connect_timeout_seconds):
                 await self._open(connection)
@@ -400,6 +415,19 @@ class RedisPipe:
         await self._loop.create_connection(
             lambda: connection, address.host, address.port, ssl=context
         )
+
+
+async def replies_of(futures: Iterable[asyncio.Future[Any]]) -> list[Any]:
+    """The replies in order, with error replies as values. Raises RedisAway."""
+    return [await _reply_or_error(future) for future in futures]
+
+
+def drop_all(futures: Iterable[asyncio.Future[Any]]) -> None:
+    """Nobody waits for these any more, whatever becomes of them."""
+    for future in futures:
+        if not future.cancel():
+            # Looked at, so that a reply nobody waits for is not reported as forgotten.
+            future.cancelled() or future.exception()
 
 
 async def _reply_or_error(future: asyncio.Future[Any]) -> Any:

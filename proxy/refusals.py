@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from proxy.redis_pipe import Argument, RedisAway, RedisPipe
+from proxy.redis_link import RedisLink
+from proxy.redis_pipe import Argument, RedisAway
 from turnpike.kernel import clock, keyspace
 
 REFUSALS_MAX = 1_000
@@ -36,7 +37,7 @@ OUTCOME_OF_STATUS: Mapping[int, str] = {
 class RefusalLog:
     """Collects outcomes of one worker and flushes them."""
 
-    def __init__(self, pipe: RedisPipe) -> None:
+    def __init__(self, pipe: RedisLink) -> None:
         self._pipe = pipe
         self._counts: Counter[tuple[int, str, str]] = Counter()
         self._waiting: deque[tuple[int, bytes]] = deque(maxlen=WAITING_MAX)

@@ -16,7 +16,8 @@ from proxy.journal import Journal, JournalUnwritable, line_of
 from proxy.limiter.limiter import Limiter
 from proxy.limiter.limits import Spec
 from proxy.metrics import METRICS
-from proxy.redis_pipe import RedisAway, RedisPipe, RedisReplyError
+from proxy.redis_link import RedisLink
+from proxy.redis_pipe import RedisAway, RedisReplyError
 from turnpike.contracts.usage import UsageEvent
 from turnpike.kernel import clock, keyspace
 
@@ -53,7 +54,7 @@ class Settlement:
         self,
         *,
         limiter: Limiter,
-        pipe: RedisPipe,
+        pipe: RedisLink,
         journal: Journal,
         resend_seconds: float,
         monotonic: Callable[[], float] = clock.monotonic_seconds,

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from proxy.redis_pipe import RedisAway, RedisPipe
+from proxy.redis_link import RedisLink
+from proxy.redis_pipe import RedisAway
 from turnpike.contracts.snapshots import (
     PLANE_FIELDS,
     KeySnapshot,
@@ -84,7 +85,7 @@ class SnapshotStore:
     """The worker's cache of views. All methods may raise RedisAway, PlaneCold or KeyUnknown."""
 
     def __init__(
-        self, pipe: RedisPipe, *, monotonic: Callable[[], float] = clock.monotonic_seconds
+        self, pipe: RedisLink, *, monotonic: Callable[[], float] = clock.monotonic_seconds
     ) -> None:
         self._pipe = pipe
         self._monotonic = monotonic
@@ -114,7 +115,7 @@ class SnapshotStore:
         """Read a key's view afresh and cache it."""
         key = await self._read_key(digest)
         shard = keyspace.shard_of(key.tenant)
-        policy, raw_key, raw_tenant = await self._pipe.execute_many(
+        policy, raw_key, raw_tenant = await self._pipe.execute_in_order(
             [
                 (
                     "HMGET",

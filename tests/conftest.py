@@ -7,13 +7,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import redis
 
+from tests.support.redis_clients import connect
 from tests.support.running import Platform, clean_environment, running_platform, state_directory
 
 
 @pytest.fixture
 def redis_client() -> Iterator[redis.Redis]:
     """The worker's own Redis database, empty; the same one as settings.REDIS_URL."""
-    client = redis.Redis.from_url(os.environ["REDIS_URL"], socket_timeout=5)
+    client = connect(os.environ["REDIS_URL"])
     client.flushdb()
     yield client
     client.close()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from accounts.models import ApiKey, Workspace
 from turnpike.contracts.snapshots import Limits
-from turnpike.control.redis import redis_client, text_of
+from turnpike.control.redis import redis_client, text_of, time_at
 from turnpike.kernel import keyspace
 
 MINUTE_US = 60_000_000
@@ -60,7 +60,7 @@ def read_limits(tenant: int, *, own: Limits, groups: Mapping[str, Limits]) -> li
     """
     scopes = list_scopes(tenant, own=own, groups=groups)
     client = redis_client()
-    seconds, microseconds = client.time()
+    seconds, microseconds = time_at(keyspace.buckets(tenant))
     now_us = seconds * 1_000_000 + microseconds
     slotted = [scope.name for scope in scopes if scope.limits.concurrency is not None]
     pipeline = client.pipeline(transaction=False)

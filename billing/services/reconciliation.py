@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 import redis
@@ -123,17 +124,14 @@ def _holds(client: "redis.Redis") -> tuple[dict[int, int], dict[int, dict[str, i
 def _records(
     client: "redis.Redis", pattern: str
 ) -> Iterable[tuple[int, bytes | None, int, list[str]]]:
-    cursor = 0
-    while True:
-        cursor, keys = client.scan(cursor, match=pattern, count=SCANNED_AT_ONCE)
+    names = client.scan_iter(match=pattern, count=SCANNED_AT_ONCE)
+    while keys := list(islice(names, SCANNED_AT_ONCE)):
         pipeline = client.pipeline(transaction=False)
         for key in keys:
             pipeline.hmget(key, "st", "hold", "scopes")
         for key, (state, hold, scopes) in zip(keys, pipeline.execute(), strict=True):
-            names = [scope for scope in text_of(scopes or b"").split(",") if scope]
-            yield int(text_of(key).split(":")[-2]), state, int(hold or 0), names
-        if cursor == 0:
-            return
+            held_by = [scope for scope in text_of(scopes or b"").split(",") if scope]
+            yield int(text_of(key).split(":")[-2]), state, int(hold or 0), held_by
 
 
 _CHECKS: Mapping[str, str] = {

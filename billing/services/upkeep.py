@@ -18,7 +18,7 @@ from billing.models.usage import DeadLetter, UsageEvent
 from billing.services.posting import publish_wallet
 from billing.snapshots import publish_terms
 from turnpike.contracts.usage import RANK_RECONCILED
-from turnpike.control.redis import redis_client, text_of
+from turnpike.control.redis import redis_client, text_of, time_at
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import keyspace
 
@@ -43,9 +43,9 @@ class Swept:
 def sweep_unposted(*, after_ms: int = SWEEP_AFTER_MS) -> Swept:
     """Publish what PostgreSQL has, append again what is neither there nor under way."""
     client, swept = redis_client(), Swept()
-    seconds, microseconds = client.time()
-    settled_before_ms = seconds * 1_000 + microseconds // 1_000 - after_ms
     for shard in range(keyspace.SHARDS):
+        seconds, microseconds = time_at(keyspace.unposted(shard))
+        settled_before_ms = seconds * 1_000 + microseconds // 1_000 - after_ms
         found: Any = client.zrange(
             keyspace.unposted(shard),
             "-inf",
@@ -135,7 +135,7 @@ def _deliver_again(
     pipeline = client.pipeline(transaction=True)
     pipeline.xadd(keyspace.usage_stream(shard), {keyspace.EVENT_FIELD: event})
     # Counted from now, so that it is not appended once more before it could be posted.
-    seconds, microseconds = client.time()
+    seconds, microseconds = time_at(key)
     pipeline.zadd(keyspace.unposted(shard), {member: seconds * 1_000 + microseconds // 1_000})
     pipeline.execute()
     swept.appended += 1

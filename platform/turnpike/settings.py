@@ -3,8 +3,11 @@
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from django.core.exceptions import ImproperlyConfigured
+
 from turnpike.env import ROOT, env
 from turnpike.kernel import logs
+from turnpike.kernel.cluster_url import is_cluster_url
 from turnpike.schedule import BEAT_SCHEDULE, USAGE_QUEUE
 
 ENV = env()
@@ -163,8 +166,13 @@ DATABASES = {"default": _database(_DATABASE_URL)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 
-def _redis_database(url: str, number: int) -> str:
+def _redis_database(url: str, number: int, *, variable: str) -> str:
     """The same server, another database: ``?db=`` on a unix socket, the path elsewhere."""
+    if is_cluster_url(url):
+        raise ImproperlyConfigured(
+            f"REDIS_URL names a Redis Cluster, which has one database: set {variable} to another "
+            "server."
+        )
     parts = urlsplit(url)
     if parts.scheme == "unix":
         return f"unix://{parts.path}?db={number}"
@@ -175,10 +183,10 @@ REDIS_URL = ENV.redis_url
 CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
-        "LOCATION": ENV.cache_url or _redis_database(REDIS_URL, 2),
+        "LOCATION": ENV.cache_url or _redis_database(REDIS_URL, 2, variable="CACHE_URL"),
     }
 }
-_BROKER = ENV.celery_broker_url or _redis_database(REDIS_URL, 1)
+_BROKER = ENV.celery_broker_url or _redis_database(REDIS_URL, 1, variable="CELERY_BROKER_URL")
 CELERY_BROKER_URL = (
     _BROKER.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
     if _BROKER.startswith("unix://")

@@ -15,7 +15,8 @@ import msgspec
 
 from proxy.limiter.plans import MINUTE_US
 from proxy.limiter.scripts import load_script
-from proxy.redis_pipe import RedisAway, RedisPipe, RedisReplyError
+from proxy.redis_link import RedisLink
+from proxy.redis_pipe import RedisAway, RedisReplyError
 from proxy.upstreams.selection import Hop
 from turnpike.contracts.snapshots import CredentialSnapshot, UpstreamSnapshot
 from turnpike.kernel import keyspace
@@ -46,7 +47,7 @@ class UpstreamCaps:
 
     def __init__(
         self,
-        pipe: RedisPipe,
+        pipe: RedisLink,
         *,
         worker: str,
         timeout_seconds: float = 0.05,

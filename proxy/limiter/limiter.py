@@ -8,7 +8,8 @@ import msgspec
 from proxy.limiter.fallback import LocalLimiter
 from proxy.limiter.limits import Spec
 from proxy.limiter.scripts import ADMIT, BEAT, SETTLE, Script
-from proxy.redis_pipe import RedisAway, RedisPipe, RedisReplyError
+from proxy.redis_link import RedisLink
+from proxy.redis_pipe import RedisAway, RedisReplyError
 from turnpike.contracts.snapshots import TenantTerms
 
 ADMIT_ATTEMPTS = 2
@@ -98,7 +99,7 @@ class Limiter:
 
     def __init__(
         self,
-        pipe: RedisPipe,
+        pipe: RedisLink,
         *,
         fallback: LocalLimiter | None = None,
         timeout_seconds: float = 0.05,

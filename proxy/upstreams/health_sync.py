@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from proxy.metrics import METRICS
-from proxy.redis_pipe import Command, RedisAway, RedisPipe
+from proxy.redis_link import RedisLink
+from proxy.redis_pipe import Command, RedisAway
 from proxy.upstreams.health import HealthBoard
 from proxy.upstreams.moves import KEPT_MS, MOVES_MAX, Moves
 from turnpike.contracts.snapshots import UpstreamSnapshot
@@ -33,7 +34,7 @@ class HealthSync:
 
     def __init__(
         self,
-        pipe: RedisPipe,
+        pipe: RedisLink,
         *,
         board: HealthBoard,
         moves: Moves,

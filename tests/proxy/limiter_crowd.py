@@ -10,11 +10,11 @@ import asyncio
 import json
 import sys
 
-import redis
-
 from proxy.limiter.limiter import Limiter
-from proxy.redis_pipe import RedisPipe
+from proxy.redis_cluster import make_link
+from proxy.redis_link import RedisLink
 from tests.proxy.limiter_world import Asked, World
+from tests.support.redis_clients import connect
 from turnpike.contracts.snapshots import Limits
 from turnpike.kernel import ids
 
@@ -30,10 +30,10 @@ RATED = Asked(tenant=Limits(requests_per_minute=REQUESTS_PER_MINUTE))
 
 async def main(url: str) -> None:
     """Two rounds: one against slots and credit, one against a rate."""
-    pipe = RedisPipe(url, timeout_seconds=20.0)
+    pipe = make_link(url, timeout_seconds=20.0)
     await pipe.start()
     limiter = Limiter(pipe, timeout_seconds=20.0, write_timeout_seconds=20.0)
-    world = World(client=redis.Redis.from_url(url))
+    world = World(client=connect(url))
     await pipe.execute("RPUSH", "ready", 1)
     await pipe.execute("BLPOP", "go", 30, timeout_seconds=40.0)
     slotted = await asyncio.gather(*(run_slotted(pipe, limiter, world) for _ in range(TASKS)))
@@ -50,7 +50,7 @@ async def main(url: str) -> None:
     sys.stdout.write(json.dumps(report))
 
 
-async def run_slotted(pipe: RedisPipe, limiter: Limiter, world: World) -> tuple[int, int]:
+async def run_slotted(pipe: RedisLink, limiter: Limiter, world: World) -> tuple[int, int]:
     """Ask until the credit is gone; count the requests that run at the same time, everywhere."""
     granted = overlap = 0
     while True:
@@ -67,7 +67,7 @@ async def run_slotted(pipe: RedisPipe, limiter: Limiter, world: World) -> tuple[
         await limiter.settle(spec, charges={}, hold_micro=HOLD_MICRO, event=b"{}", rank=3)
 
 
-async def until_all_slots_were_taken(pipe: RedisPipe, overlap: int) -> None:
+async def until_all_slots_were_taken(pipe: RedisLink, overlap: int) -> None:
     """The first ones wait for one another, so that the limit is really reached."""
     if overlap >= SLOTS:
         await pipe.execute("SET", "full", 1)

@@ -243,7 +243,7 @@ class World:
 
     def everything(self) -> dict[bytes, Any]:
         """All keys of the database with what they hold, to compare before and after."""
-        names = cast(list[bytes], sorted(self.client.keys("*")))
+        names = cast(list[bytes], sorted(self.client.scan_iter("*")))
         pipeline = self.client.pipeline(transaction=False)
         for name in names:
             if name == self.keys.stream.encode():

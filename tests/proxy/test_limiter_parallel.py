@@ -10,9 +10,10 @@ import time
 import redis
 
 from proxy.limiter.limiter import Limiter
-from proxy.redis_pipe import RedisPipe
+from proxy.redis_cluster import make_link
 from tests.proxy import limiter_crowd
 from tests.proxy.limiter_world import ROOT, Asked, World, tenant_keys_free
+from tests.support.redis_clients import connect
 
 PROCESSES = 12
 CREDIT_FOR = 200
@@ -30,7 +31,7 @@ def test_twelve_processes_pass_no_limit(redis_client: redis.Redis) -> None:
         for _ in range(PROCESSES)
     ]
 
-    with redis.Redis.from_url(os.environ["REDIS_URL"], socket_timeout=60) as patient:
+    with connect(os.environ["REDIS_URL"], seconds=60) as patient:
         for _ in crowd:
             assert patient.blpop(["ready"], timeout=50) is not None
     started = time.monotonic()
@@ -53,7 +54,7 @@ async def test_fifty_parallel_requests_against_credit_for_five_admit_five(
 ) -> None:
     world = World(client=redis_client, asked=Asked())
     world.open_up(posted_micro=5_999)
-    pipes = [RedisPipe(os.environ["REDIS_URL"], timeout_seconds=10.0) for _ in range(5)]
+    pipes = [make_link(os.environ["REDIS_URL"], timeout_seconds=10.0) for _ in range(5)]
     limiters = [Limiter(pipe, timeout_seconds=10.0) for pipe in pipes]
     await asyncio.gather(*(pipe.start() for pipe in pipes))
     specs = [world.spec(hold_micro=1_000) for _ in range(50)]

@@ -31,6 +31,7 @@ DATABASES_PER_WORKER = 3
 FOLDER_PREFIX = "tt-"  # short: the path of a unix socket may have 107 bytes
 PASSWORD = "password-of-the-tests"
 TEST_DATABASE_URL, TEST_REDIS_URL = "TEST_DATABASE_URL", "TEST_REDIS_URL"
+TEST_CLUSTER_URL = "TEST_CLUSTER_URL"
 TEST_APP_DATABASE_URL = "TEST_APP_DATABASE_URL"
 
 FIXED = {
@@ -85,7 +86,8 @@ def _export(*, worker: int) -> None:
     )
     redis_url = os.environ.get(TEST_REDIS_URL, "redis://127.0.0.1:1/0")
     first = first_redis_database(redis_url) + DATABASES_PER_WORKER * worker
-    os.environ["REDIS_URL"] = redis_database(redis_url, first)
+    # A cluster has one database, so one process may have it, and it holds no queue and no cache.
+    os.environ["REDIS_URL"] = os.environ.get(TEST_CLUSTER_URL) or redis_database(redis_url, first)
     os.environ["CELERY_BROKER_URL"] = redis_database(redis_url, first + 1)
     os.environ["CACHE_URL"] = redis_database(redis_url, first + 2)
     database_url = os.environ.get(TEST_DATABASE_URL, "")

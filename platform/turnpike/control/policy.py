@@ -6,7 +6,7 @@ as new. A shard without a global version is cold: it admits nobody.
 
 from dataclasses import dataclass
 
-from turnpike.control.redis import redis_client, script, text_of
+from turnpike.control.redis import redis_client, script, text_of, time_at
 from turnpike.kernel import keyspace
 
 EPOCH = "epoch"
@@ -53,10 +53,10 @@ def open_shard(shard: int, *, version: int, epoch: int, fence_ms: int) -> None:
 
 def read_policy(shard: int) -> ShardPolicy:
     """A shard's version, epoch and opening time, beside the server's clock."""
-    client = redis_client()
-    values = client.hmget(keyspace.policy(shard), [keyspace.GLOBAL_VERSION, EPOCH, OPENS_AT])
+    name = keyspace.policy(shard)
+    values = redis_client().hmget(name, [keyspace.GLOBAL_VERSION, EPOCH, OPENS_AT])
     version, epoch, opens_at = (None if value is None else int(text_of(value)) for value in values)
-    seconds, microseconds = client.time()
+    seconds, microseconds = time_at(name)
     return ShardPolicy(
         version=version,
         epoch=epoch or 0,

@@ -10,6 +10,7 @@ from django.conf import settings
 from turnpike.checks import problems_of
 from turnpike.doctor.findings import Finding, fine, odd, wrong
 from turnpike.env import Env
+from turnpike.kernel.cluster_url import is_cluster_url
 
 
 def look_at_configuration(variables: Env) -> Iterator[Finding]:
@@ -35,6 +36,8 @@ def _look_at_redis_databases() -> Iterator[Finding]:
 
 def _place(url: str) -> tuple[str, str]:
     parts = urlsplit(url)
+    if is_cluster_url(url):
+        return parts.netloc, "0"
     if parts.hostname:
         return f"{parts.hostname}:{parts.port}", parts.path.lstrip("/") or "0"
     return parts.path, parts.query.rpartition("=")[2] or "0"

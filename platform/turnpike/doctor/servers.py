@@ -6,8 +6,9 @@ from typing import Any
 from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
 from redis import RedisError, ResponseError
+from redis.cluster import RedisCluster
 
-from turnpike.control.redis import redis_client, text_of
+from turnpike.control.redis import redis_client, servers, text_of
 from turnpike.doctor.findings import Finding, fine, odd, wrong
 from turnpike.kernel import clock, keyspace
 
@@ -62,7 +63,13 @@ def _look_at_postgres() -> Iterator[Finding]:
 
 
 def _look_at_redis() -> Iterator[Finding]:
-    client = redis_client()
+    for server in servers():
+        yield from _look_at_server(server)
+    yield from _look_at_cluster()
+    yield from _look_at_publication()
+
+
+def _look_at_server(client: Any) -> Iterator[Finding]:
     server: Any = client.info("server")
     version = str(server["redis_version"])
     if int(version.split(".")[0]) < REDIS_MAJOR_MIN:
@@ -72,6 +79,24 @@ def _look_at_redis() -> Iterator[Finding]:
     yield from _look_at_persistence(client)
     seconds, micros = client.time()
     yield _compare_clocks("redis clock", int(seconds) * 1_000_000 + int(micros))
+
+
+def _look_at_cluster() -> Iterator[Finding]:
+    client: Any = redis_client()
+    if not isinstance(client, RedisCluster):
+        return
+    primaries, replicas = len(client.get_primaries()), len(client.get_replicas())
+    if replicas < primaries:
+        yield wrong(
+            "redis cluster",
+            f"{primaries} primaries have {replicas} replicas: a loss of one would lose its data.",
+        )
+    else:
+        yield fine("redis cluster", f"{primaries} primaries, {replicas} replicas.")
+
+
+def _look_at_publication() -> Iterator[Finding]:
+    client = redis_client()
     cold = sum(
         not client.hexists(keyspace.policy(shard), keyspace.GLOBAL_VERSION)
         for shard in range(keyspace.SHARDS)

@@ -7,6 +7,7 @@ them all. A tenant's shard is CRC16 of its decimal id modulo SHARDS, which is fi
 from binascii import crc_hqx
 
 SHARDS = 16
+SLOTS = 16_384  # of a Redis Cluster
 
 PLANE = "tp:plane"  # hash: tiers, models, prices, routes, upstreams. Writer: billing.snapshots
 GATEWAYS = "tp:gw"  # zset: live gateway workers, beaten every 5 s. Writer: proxy
@@ -24,6 +25,15 @@ def shard_of(tenant: int | str) -> int:
 def tag(shard: int) -> str:
     """The prefix that all keys of a shard share, for example ``tp:{s7}``."""
     return f"tp:{{s{shard}}}"
+
+
+def slot_of(key: bytes) -> int:
+    """The slot of a key in a Redis Cluster: what stands in its first braces decides, if any."""
+    start = key.find(b"{")
+    end = key.find(b"}", start + 1)
+    if start >= 0 and end > start + 1:
+        key = key[start + 1 : end]
+    return crc_hqx(key, 0) % SLOTS
 
 
 def key_snapshot(digest: str) -> str:
