@@ -1,6 +1,7 @@
 """Every row lock in the app and the one order in which they are taken.
 
-    publication → wallet → billing period → ledger transaction key → ledger accounts by id
+    publication → wallet → billing period → invoice → number series → ledger transaction key
+    → ledger accounts by id
     → price book → tenant (accounts) → platform state
 
 A function that needs several takes them in this order, several of one kind by rising id.
@@ -11,6 +12,7 @@ from collections.abc import Collection
 from django.db import connection
 
 from billing.models.catalog import PriceBook
+from billing.models.invoices import Invoice, NumberSeries
 from billing.models.ledger import BillingPeriod, LedgerAccount, Wallet
 from billing.models.state import STATE_ID, PlatformState
 
@@ -53,6 +55,28 @@ def share_period(*, period: int) -> BillingPeriod:
         [period],
     )
     return rows[0]
+
+
+def lock_period(*, period: int) -> BillingPeriod:
+    """A billing period into which nobody posts, and which nobody else closes."""
+    return BillingPeriod.objects.select_for_update().get(pk=period)
+
+
+def lock_invoice(*, invoice: int) -> Invoice:
+    """An invoice whose state nobody else changes."""
+    return Invoice.objects.select_for_update().get(pk=invoice)
+
+
+def next_number(*, seller: int, name: str) -> tuple[NumberSeries, int]:
+    """Take a series' next number; given back whole where the transaction fails, so no gap."""
+    NumberSeries.objects.bulk_create(
+        [NumberSeries(seller_id=seller, name=name)], ignore_conflicts=True
+    )
+    series = NumberSeries.objects.select_for_update().get(seller_id=seller, name=name)
+    number = series.next
+    series.next = number + 1
+    series.save(update_fields=["next"])
+    return series, number
 
 
 def lock_book(*, book: int) -> PriceBook:

@@ -6,7 +6,7 @@ from celery import shared_task
 from django.core.cache import cache
 
 from billing.ingest.consumer import Consumer, consumer_name
-from billing.services import partitions, publication, upkeep, wallet
+from billing.services import closing, invoices, partitions, publication, upkeep, wallet
 from billing.services.reconciliation import reconcile
 from turnpike.control.redis import redis_client
 from turnpike.kernel import clock
@@ -67,6 +67,16 @@ def make_partitions() -> int:
 def expire_grants() -> int:
     """Take back granted credit whose time is over; returns how many grants ended."""
     return wallet.expire_grants(at=clock.utc_now())
+
+
+@shared_task(name="billing.tasks.close_periods")
+def close_periods() -> int:
+    """Close months that are over and draw up their documents; returns how many were drawn up."""
+    now = clock.utc_now()
+    closing.close_due_periods(at=now)
+    drawn_up = closing.draft_documents(at=now)
+    invoices.finalize_due_drafts(at=now)
+    return drawn_up
 
 
 @shared_task(name="billing.tasks.reconcile_usage")

@@ -1,6 +1,18 @@
 """The models of billing, one module for each noun."""
 
 from billing.models.catalog import CatalogModel, ModelAlias, Price, PriceBook, PriceSet
+from billing.models.invoices import (
+    BillingDetails,
+    Invoice,
+    InvoiceFile,
+    InvoiceLine,
+    InvoiceTax,
+    NumberSeries,
+    RatingDifference,
+    RatingRun,
+    Seller,
+    TaxRate,
+)
 from billing.models.ledger import (
     BillingPeriod,
     CreditGrant,
@@ -21,21 +33,31 @@ from billing.models.usage import (
 )
 
 __all__ = [
+    "BillingDetails",
     "BillingPeriod",
     "CatalogModel",
     "CreditGrant",
     "DeadLetter",
+    "Invoice",
+    "InvoiceFile",
+    "InvoiceLine",
+    "InvoiceTax",
     "LedgerAccount",
     "LedgerEntry",
     "LedgerTxn",
     "ModelAlias",
+    "NumberSeries",
     "PlatformState",
     "Price",
     "PriceBook",
     "PriceSet",
+    "RatingDifference",
+    "RatingRun",
     "Route",
+    "Seller",
     "SpendCounter",
     "Subscription",
+    "TaxRate",
     "Tier",
     "TierGroupLimit",
     "Upstream",

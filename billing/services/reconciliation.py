@@ -15,6 +15,7 @@ import redis
 from django.db import connection
 
 from billing.models.ledger import WALLET_KINDS, Wallet
+from billing.services.invoice_checks import INVOICE_CHECKS
 from billing.services.rollups import compare_counters, compare_rollups
 from turnpike.control.redis import redis_client, text_of
 from turnpike.control.scope import platform_scope
@@ -41,11 +42,16 @@ def reconcile(*, since: datetime = BEGINNING) -> list[Finding]:
     """Run all checks; rollups and counters from `since` on."""
     until = clock.utc_now() + AHEAD
     return [
-        *(_of_rows(check, _rows(query)) for check, query in _CHECKS.items()),
+        *(check(name) for name in POSTGRES_CHECKS),
         _of_rows("rollups", compare_rollups(since=since, until=until)),
         _of_rows("counters", compare_counters(since=since, until=until)),
         _compare_redis(),
     ]
+
+
+def check(name: str) -> Finding:
+    """Run one of the checks of PostgreSQL."""
+    return _of_rows(name, _rows(POSTGRES_CHECKS[name]))
 
 
 def _rows(query: str) -> list[Any]:
@@ -54,12 +60,12 @@ def _rows(query: str) -> list[Any]:
         return list(cursor.fetchall())
 
 
-def _of_rows(check: str, rows: Sequence[Any]) -> Finding:
+def _of_rows(name: str, rows: Sequence[Any]) -> Finding:
     examples = tuple(
         ", ".join(str(value) for value in row) if isinstance(row, tuple) else str(row)
         for row in rows[:EXAMPLES_MAX]
     )
-    return Finding(check=check, differences=len(rows), examples=examples)
+    return Finding(check=name, differences=len(rows), examples=examples)
 
 
 def _compare_redis() -> Finding:
@@ -134,7 +140,7 @@ def _records(
             yield int(text_of(key).split(":")[-2]), state, int(hold or 0), held_by
 
 
-_CHECKS: Mapping[str, str] = {
+POSTGRES_CHECKS: Mapping[str, str] = {
     "events_and_ledger": """
 WITH used AS (
   SELECT 'usage:' || posting_id || ':' || tenant_id AS idem_key, sum(amount_nano) AS nano
@@ -186,4 +192,5 @@ HAVING wallet.balance_nano <> coalesce(sum(account.credits - account.debits), 0)
 SELECT 'billing_usage_event_default', request_id FROM billing_usage_event_default
 UNION ALL
 SELECT 'billing_upstream_attempt_default', request_id FROM billing_upstream_attempt_default""",
+    **INVOICE_CHECKS,
 }

@@ -137,10 +137,38 @@ def charge_usage(*, tenant: int, amount: int, posting_id: str, currency: str) ->
     which may go below zero: what an upstream has billed is always charged. Others owe it as
     unbilled usage. Runs in the caller's transaction and `platform_scope`, and publishes nothing.
     """
+    return _charge(
+        tenant,
+        amount,
+        currency,
+        key=f"usage:{posting_id}:{tenant}",
+        kind="usage",
+        memo={"amount_nano": amount, "posting": posting_id},
+    )
+
+
+def charge_correction(
+    *, tenant: int, amount: int, key: str, currency: str, actor: str, reason: str
+) -> WalletState:
+    """Charge what usage had been charged too little, or give back too much; as `charge_usage`."""
+    memo: dict[str, int | str] = {"amount_nano": amount, "reason": reason}
+    _publish_on_commit(tenant)
+    return _charge(tenant, amount, currency, key=key, kind="correction", memo=memo, actor=actor)
+
+
+def _charge(
+    tenant: int,
+    amount: int,
+    currency: str,
+    *,
+    key: str,
+    kind: str,
+    memo: Mapping[str, int | str],
+    actor: str = SYSTEM,
+) -> WalletState:
     wallet = lock_wallet(tenant=tenant, currency=currency)
     if wallet.currency != currency:
         raise Conflict(f"The wallet is kept in {wallet.currency}, the usage in {currency}.")
-    key = f"usage:{posting_id}:{tenant}"
     posted = LedgerTxn.objects.filter(idem_key=key).values_list("memo", flat=True).first()
     if posted is not None:
         _check_same(posted.get("amount_nano"), amount, key=key)
@@ -150,11 +178,11 @@ def charge_usage(*, tenant: int, amount: int, posting_id: str, currency: str) ->
         whole = credit(revenue.pk, amount) if amount > 0 else debit(revenue.pk, -amount)
         post(
             key=key,
-            kind="usage",
+            kind=kind,
             currency=currency,
             lines=[*lines, whole],
-            actor=SYSTEM,
-            memo={"amount_nano": amount, "posting": posting_id},
+            actor=actor,
+            memo=dict(memo),
         )
     return _state_of(tenant)
 

@@ -44,6 +44,7 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "end-key-grace": every(30, "accounts.tasks.end_key_grace"),
     "publish-everything": every(300, "billing.tasks.publish_everything"),
     "expire-grants": every(60, "billing.tasks.expire_grants"),
+    "close-periods": every(300, "billing.tasks.close_periods"),
     # Housekeeping.
     "reconcile-usage": hourly("billing.tasks.reconcile_usage", minute=17),
     "check-audit-chains": daily("accounts.tasks.check_audit_chains", hour=3, minute=10),

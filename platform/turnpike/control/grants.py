@@ -15,6 +15,8 @@ APPEND_ONLY = (
     "billing_ledger_txn",
     "billing_ledger_entry",
     "billing_usage_event",
+    "billing_invoice_file",
+    "billing_rating_difference",
     "accounts_auditevent",
 )
 

@@ -78,3 +78,36 @@ def format_cents(nanos: int) -> str:
     """Nanos as a decimal string of cents, as the Admin API writes costs: ``123.78912``."""
     text = f"{Decimal(nanos).scaleb(-7):f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+# How many decimals people pay in, where it is not two.
+MINOR_DIGITS = {
+    **dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF"), 0),
+    **dict.fromkeys(("UGX", "UYI", "VND", "VUV", "XAF", "XOF", "XPF"), 0),
+    **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
+}
+
+
+def minor_digits(currency: str) -> int:
+    """How many decimals amounts of a currency are paid in."""
+    return MINOR_DIGITS.get(currency, 2)
+
+
+def round_to_minor(nanos: int, currency: str) -> Nanos:
+    """The nearest amount that can be paid, halves away from zero: how an invoice's line rounds."""
+    unit = minor_unit(currency)
+    whole = (2 * abs(nanos) + unit) // (2 * unit) * unit
+    return Nanos(whole if nanos >= 0 else -whole)
+
+
+def minor_unit(currency: str) -> int:
+    """The nanos of the smallest amount that can be paid in a currency."""
+    return int(10 ** (AMOUNT_DECIMALS - minor_digits(currency)))
+
+
+def tax_of(nanos: int, *, rate_ppm: int, currency: str) -> Nanos:
+    """The tax on a net amount, rounded once, halves away from zero."""
+    scaled = abs(nanos) * rate_ppm
+    unit = minor_unit(currency) * 1_000_000
+    whole = (2 * scaled + unit) // (2 * unit) * minor_unit(currency)
+    return Nanos(whole if nanos >= 0 else -whole)
