@@ -16,6 +16,7 @@ from django.db.models.functions import Lower
 from turnpike.contracts.snapshots import (
     KIND_API,
     KIND_MANAGEMENT,
+    KIND_PLAYGROUND,
     LIMIT_NAMES,
     PERIOD_DAY,
     PERIOD_MONTH,
@@ -315,6 +316,8 @@ class ApiKey(PublicModel, LimitedModel):
     )
     grace_ends_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
+    # Keys of kind `playground` alone: what their secret is derived from, so that nobody keeps it.
+    generation = models.PositiveIntegerField(null=True, blank=True)
 
     class Meta(LimitedModel.Meta):
         constraints = [
@@ -324,7 +327,17 @@ class ApiKey(PublicModel, LimitedModel):
                 condition=Q(digest__regex=r"^[0-9a-f]{64}$"), name="apikey_digest_is_hex"
             ),
             models.CheckConstraint(
-                condition=Q(kind__in=[KIND_API, KIND_MANAGEMENT]), name="apikey_kind_is_known"
+                condition=Q(kind__in=[KIND_API, KIND_MANAGEMENT], generation__isnull=True)
+                | Q(kind=KIND_PLAYGROUND, generation__isnull=False),
+                name="apikey_kind_is_known",
+            ),
+            models.UniqueConstraint(
+                fields=["workspace", "generation"], name="apikey_one_per_generation"
+            ),
+            models.UniqueConstraint(
+                fields=["workspace"],
+                condition=Q(kind=KIND_PLAYGROUND, revoked_at__isnull=True),
+                name="apikey_one_playground_key_in_use",
             ),
             models.CheckConstraint(
                 condition=Q(scopes__len__gte=1, scopes__len__lte=SCOPES_MAX),

@@ -14,17 +14,25 @@ from collections.abc import Mapping
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 API_KEY_PREFIX = "tpk_live_"
 MANAGEMENT_KEY_PREFIX = "tpm_live_"
+PLAYGROUND_KEY_PREFIX = "tpp_live_"
 RANDOM_LENGTH = 36
 CHECKSUM_LENGTH = 6
 SHOWN_HEAD, SHOWN_TAIL = 13, 4
 PEPPER_BYTES_MIN = 32
 
-_FORM = re.compile(r"tp[km]_live_[0-9A-Za-z]{42}")
+_FORM = re.compile(r"tp[kmp]_live_[0-9A-Za-z]{42}")
 
 
 def new_key(prefix: str) -> str:
     """A new secret key with the given prefix."""
     body = prefix + "".join(secrets.choice(BASE62) for _ in range(RANDOM_LENGTH))
+    return body + _checksum(body)
+
+
+def derive_key(prefix: str, *, pepper: bytes, name: str) -> str:
+    """The same secret key for the same pepper and name, each time: one that nobody has to keep."""
+    number = int.from_bytes(hmac.digest(pepper, f"derive\0{name}".encode(), "sha256"), "big")
+    body = prefix + _base62(number % 62**RANDOM_LENGTH, length=RANDOM_LENGTH)
     return body + _checksum(body)
 
 
@@ -65,8 +73,12 @@ def key_hint(key: str) -> str:
 
 
 def _checksum(body: str) -> str:
-    number, characters = zlib.crc32(body.encode()), []
-    for _ in range(CHECKSUM_LENGTH):
+    return _base62(zlib.crc32(body.encode()), length=CHECKSUM_LENGTH)
+
+
+def _base62(number: int, *, length: int) -> str:
+    characters = []
+    for _ in range(length):
         number, digit = divmod(number, 62)
         characters.append(BASE62[digit])
     return "".join(reversed(characters))
