@@ -117,7 +117,7 @@ def access_invite(caller: Caller, invite_id: str, *, power: Power) -> Invite:
 
 
 def access_keys(caller: Caller, *, power: Power) -> QuerySet[ApiKey]:
-    """The keys of the caller's tenant, with what is shown beside them; the playground's are ours."""
+    """The keys of the caller's tenant with what is shown beside them; none of a playground."""
     check_power(caller, power)
     rows = ApiKey.objects.filter(tenant_id=_tenant_of(caller), kind__in=ApiKey.Kind.values)
     return rows.select_related("workspace", "created_by", "replaced_by")

@@ -51,6 +51,9 @@ class Env(BaseSettings):
     public_base_url: str = Field(
         "http://127.0.0.1:8000", description="Where clients and browsers reach us."
     )
+    data_plane_url: str = Field(
+        "", description="Where the playground finds the data plane; empty: BIND_HOST and PORT."
+    )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Beyond the host of PUBLIC_BASE_URL."
     )
@@ -81,6 +84,14 @@ class Env(BaseSettings):
             if isinstance(value, str)
             else value
         )
+
+    @property
+    def data_plane(self) -> str:
+        """The data plane's address, as this process reaches it."""
+        if self.data_plane_url:
+            return self.data_plane_url.rstrip("/")
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.bind_host, self.bind_host)  # noqa: S104
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property
     def peppers(self) -> dict[str, bytes]:

@@ -4,9 +4,12 @@ Playwright's own pytest plugin keeps its event loop for the whole session, in wh
 tests of the same worker cannot run; here it lives as long as a module.
 """
 
+import json
 import os
 import shutil
-from collections.abc import Iterator
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,8 @@ SCREENSHOTS = ROOT / "var" / "screenshots"
 WIDE, NARROW = 1360, 390
 HEIGHT = 860
 TIMEOUT_MS = 10_000
+WAIT_SECONDS = 20
+POLL_SECONDS = 0.1
 
 
 def find_chromium() -> str | None:
@@ -126,3 +131,62 @@ def visit(
     visitor.page.on("console", note)
     visitor.page.on("pageerror", lambda error: visitor.complaints.append(str(error)))
     return visitor
+
+
+@pytest.fixture(scope="module")
+def people(platform: Platform) -> dict[str, dict[str, str]]:
+    """Who can sign in, by what bootstrap kept."""
+    found: dict[str, dict[str, str]] = json.loads((platform.state_dir / "demo.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def state(browser: Browser, platform: Platform, people: dict[str, dict[str, str]]) -> Any:
+    """The cookies of the demo's owner, signed in through the form."""
+    visitor = visit(browser, platform)
+    visitor.sign_in(people["owner"])
+    found = visitor.page.context.storage_state()
+    visitor.page.context.close()
+    return found
+
+
+@pytest.fixture
+def owner(browser: Browser, platform: Platform, state: Any) -> Iterator[Visitor]:
+    """The demo's owner at a window."""
+    visitor = visit(browser, platform, state=state)
+    yield visitor
+    visitor.page.context.close()
+
+
+def send(platform: Platform) -> str:
+    """Send a small request; its id."""
+    body = {
+        "model": "claude-sonnet-4-5",
+        "max_tokens": 32,
+        "messages": [{"role": "user", "content": "Hello"}],
+    }
+    request = urllib.request.Request(
+        f"{platform.base_url}/v1/messages",
+        data=json.dumps(body).encode(),
+        headers={
+            "x-api-key": platform.api_key,
+            "anthropic-version": "2023-06-01",
+            "content-type": "application/json",
+        },
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return str(answer.headers["request-id"])
+
+
+def receipt_exists(visitor: Visitor, request_id: str) -> bool:
+    """Whether the request has been posted."""
+    address = f"{visitor.platform.base_url}/console/logs/{request_id}"
+    return visitor.page.request.get(address).ok
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for what the platform does by itself."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(POLL_SECONDS)

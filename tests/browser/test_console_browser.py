@@ -1,21 +1,23 @@
 """The tenant console in a real browser: what people do first, and what every page is held to."""
 
-import json
 import re
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.conftest import NARROW, WIDE, Visitor, visit
+from tests.browser.conftest import (
+    NARROW,
+    WIDE,
+    Visitor,
+    receipt_exists,
+    send,
+    visit,
+    wait_until,
+)
 from tests.support.running import Platform, post_message
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
-WAIT_SECONDS = 20
-POLL_SECONDS = 0.1
 PAGES = (
     *("", "start", "keys", "limits", "usage", "logs"),
     *("billing", "members", "audit", "settings"),
@@ -30,35 +32,10 @@ LOOKS = (
 
 
 @pytest.fixture(scope="module")
-def people(platform: Platform) -> dict[str, dict[str, str]]:
-    """Who can sign in, by what bootstrap kept."""
-    found: dict[str, dict[str, str]] = json.loads((platform.state_dir / "demo.json").read_text())
-    return found
-
-
-@pytest.fixture(scope="module")
 def history(platform: Platform) -> None:
     """A month of usage, so that charts have something to show."""
     call = f"from tests.browser.history import write; write({platform.tenant!r})"
     platform.manage("shell", "--no-imports", "-c", call, PYTHONPATH="platform:.")
-
-
-@pytest.fixture(scope="module")
-def state(browser: Browser, platform: Platform, people: dict[str, dict[str, str]]) -> Any:
-    """The cookies of the demo's owner, signed in through the form."""
-    visitor = visit(browser, platform)
-    visitor.sign_in(people["owner"])
-    found = visitor.page.context.storage_state()
-    visitor.page.context.close()
-    return found
-
-
-@pytest.fixture
-def owner(browser: Browser, platform: Platform, state: Any) -> Iterator[Visitor]:
-    """The demo's owner at a window."""
-    visitor = visit(browser, platform, state=state)
-    yield visitor
-    visitor.page.context.close()
 
 
 def test_a_key_is_shown_once_and_works_until_it_is_rotated(
@@ -195,37 +172,3 @@ def test_the_way_in_is_whole_and_accessible(browser: Browser, platform: Platform
         visitor.is_accessible(path)
     visitor.photograph("sign_in")
     visitor.page.context.close()
-
-
-def send(platform: Platform) -> str:
-    """Send a small request; its id."""
-    body = {
-        "model": "claude-sonnet-4-5",
-        "max_tokens": 32,
-        "messages": [{"role": "user", "content": "Hello"}],
-    }
-    request = urllib.request.Request(
-        f"{platform.base_url}/v1/messages",
-        data=json.dumps(body).encode(),
-        headers={
-            "x-api-key": platform.api_key,
-            "anthropic-version": "2023-06-01",
-            "content-type": "application/json",
-        },
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return str(answer.headers["request-id"])
-
-
-def receipt_exists(visitor: Visitor, request_id: str) -> bool:
-    """Whether the request has been posted."""
-    address = f"{visitor.platform.base_url}/console/logs/{request_id}"
-    return visitor.page.request.get(address).ok
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for what the platform does by itself."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(POLL_SECONDS)

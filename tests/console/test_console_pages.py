@@ -33,6 +33,10 @@ class Rule:
 MATRIX: dict[tuple[str, str], Rule] = {
     ("GET", "console"): Rule(roles=ALL),
     ("GET", "console-start"): Rule(roles=BUILDERS),
+    ("GET", "console-playground"): Rule(roles=BUILDERS),
+    ("POST", "console-playground-stream"): Rule(roles=BUILDERS),
+    ("GET", "console-playground-receipt"): Rule(roles=BUILDERS),
+    ("GET", "console-models"): Rule(roles=ALL),
     ("GET", "console-keys"): Rule(roles=BUILDERS),
     ("POST", "console-keys"): Rule(roles=BUILDERS),
     ("POST", "console-key"): Rule(roles=BUILDERS, status=302),
@@ -51,7 +55,9 @@ MATRIX: dict[tuple[str, str], Rule] = {
     ("GET", "console-settings"): Rule(roles=ALL),
     ("POST", "console-settings"): Rule(roles=MANAGERS, status=302),
 }
-PAGES = sorted(name for method, name in MATRIX if method == "GET")
+# What a page's module reads, and no page.
+DATA = {"console-playground-receipt"}
+PAGES = sorted(name for method, name in MATRIX if method == "GET" and name not in DATA)
 
 
 @pytest.fixture
@@ -72,6 +78,8 @@ def address(world: World, name: str) -> str:
     viewer = world.members[Role.VIEWER].user.public_id
     tails = {
         "console": "",
+        "console-playground-stream": "playground/stream",
+        "console-playground-receipt": f"playground/receipts/{world.newest}",
         "console-log": f"logs/{world.newest}",
         "console-key": f"keys/{world.shop.key.public_id}",
         "console-key-rotate": f"keys/{world.shop.key.public_id}/rotate",
@@ -99,6 +107,9 @@ def ask(client: Client, world: World, method: str, name: str) -> int:
     where = address(world, name)
     if name == "console-invite":
         where = f"/console/invites/{make_invite(world.shop.tenant).invite.public_id}"
+    if name == "console-playground-stream":
+        asked = {"workspace": world.shop.workspace.public_id, "request": {}}
+        return client.post(where, asked, content_type="application/json").status_code
     answer = client.get(where) if method == "GET" else client.post(where, body(world, name))
     return answer.status_code
 
@@ -129,7 +140,7 @@ def test_rows_of_another_organization_are_not_there(
         name: ask(client, other, method, name)
         for method, name in MATRIX
         if name in {"console-log", "console-key", "console-key-rotate", "console-member"}
-        or name == "console-invite"
+        or name in {"console-invite", "console-playground-stream"}
     }
 
     assert set(statuses.values()) == {404}

@@ -3,14 +3,23 @@
 from django.urls import path
 
 from accounts.console import audit, invitations, members, organization
-from billing.console import limits, logs, money, usage
+from billing.console import limits, logs, models, money, usage
 from turnpike.web.getting_started import StartPage
 from turnpike.web.keys import ChangeKeyPage, KeysPage, RotateKeyPage
 from turnpike.web.overview import OverviewPage
+from turnpike.web.playground import PlaygroundPage, PlaygroundReceipt, PlaygroundStream
 
 console = [
     path("", OverviewPage.as_view(), name="console"),
     path("start", StartPage.as_view(), name="console-start"),
+    path("playground", PlaygroundPage.as_view(), name="console-playground"),
+    path("playground/stream", PlaygroundStream.as_view(), name="console-playground-stream"),
+    path(
+        "playground/receipts/<str:request_id>",
+        PlaygroundReceipt.as_view(),
+        name="console-playground-receipt",
+    ),
+    path("models", models.ModelsPage.as_view(), name="console-models"),
     path("keys", KeysPage.as_view(), name="console-keys"),
     path("keys/<str:key_id>", ChangeKeyPage.as_view(), name="console-key"),
     path("keys/<str:key_id>/rotate", RotateKeyPage.as_view(), name="console-key-rotate"),

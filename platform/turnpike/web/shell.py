@@ -39,6 +39,12 @@ SECTIONS: tuple[tuple[Any, tuple[Entry, ...]], ...] = (
             Entry(
                 route="console-start", title=_("Get started"), icon="rocket", power=Power.KEYS_READ
             ),
+            Entry(
+                route="console-playground",
+                title=_("Playground"),
+                icon="terminal",
+                power=Power.KEYS_WRITE,
+            ),
         ),
     ),
     (
@@ -48,6 +54,12 @@ SECTIONS: tuple[tuple[Any, tuple[Entry, ...]], ...] = (
                 route="console-keys", title=_("API keys"), icon="key-round", power=Power.KEYS_READ
             ),
             Entry(route="console-limits", title=_("Limits"), icon="gauge", power=Power.USAGE_READ),
+            Entry(
+                route="console-models",
+                title=_("Models and prices"),
+                icon="cpu",
+                power=Power.USAGE_READ,
+            ),
         ),
     ),
     (
