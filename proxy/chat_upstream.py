@@ -4,7 +4,7 @@ The pipeline relays, meters and journals Messages alone; it need not know who an
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -103,6 +103,9 @@ class ChatAnswer(UpstreamResponse):
             if events:
                 return events
         return b""
+
+    def set_tap(self, tap: Callable[[bytes], bool] | None) -> None:
+        """No tap: what comes is converted before anybody may have it."""
 
     async def read_all(self, limit_bytes: int, timeout_seconds: float) -> bytes:
         """The whole answer or error, converted; what cannot be converted comes as it is."""

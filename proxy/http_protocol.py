@@ -16,7 +16,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from proxy.asgi import App, Message, Scope
+from proxy.asgi import App, Message, Scope, Send
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -182,6 +182,19 @@ class Cycle:
             self.response_started = True
             self.expects_continue = False
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether a part of the body may be written now, without waiting for the client."""
+        return (
+            self.response_started
+            and not (self.response_complete or self.disconnected)
+            and not self._flow.write_paused
+        )
+
+    def write(self, body: bytes) -> None:
+        """Write a part of the body, not the last one; only while `is_ready`."""
+        self._write(body, has_more=True)
+
     async def answer(self, status: int, headers: Fields, body: bytes) -> None:
         """A whole answer in one call; names are in lower case, the length is added here."""
         if self._flow.write_paused and not self.disconnected:
@@ -263,6 +276,12 @@ class Cycle:
         if not self.keep_alive:
             self._transport.close()
         self._on_response()
+
+
+def cycle_of(send: Send) -> Cycle | None:
+    """The cycle behind a `send`, where that is our own server's and nothing stands between."""
+    cycle = getattr(send, "__self__", None)
+    return cycle if type(cycle) is Cycle else None
 
 
 class HttpProtocol(HttpToolsProtocol):

@@ -24,7 +24,7 @@ from proxy.responses import (
 from proxy.settlement import Settlement
 from proxy.snapshots import View
 from proxy.sse import StreamTooLarge
-from proxy.streaming import Pulse, StreamEnd, relay, wait_for_disconnect
+from proxy.streaming import Pulse, Relay, StreamEnd, wait_for_disconnect
 from proxy.upstreams.client import ConnectionLost, UpstreamError, UpstreamResponse
 from proxy.upstreams.forward import (
     AttemptFailed,
@@ -269,9 +269,8 @@ class Pipeline:
                 {"type": "http.response.start", "status": response.status, "headers": headers}
             )
             exchange.pulse = Pulse(send)
-            end = await relay(
+            relay = Relay(
                 response,
-                first,
                 meter=meter,
                 send=send,
                 note=lambda: self._note_progress(exchange),
@@ -279,6 +278,7 @@ class Pipeline:
                 silence_seconds=silence_seconds,
                 pulse=exchange.pulse,
             )
+            end = await relay.run(first)
         finally:
             exchange.pulse = None
             response.close()

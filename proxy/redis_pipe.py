@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Protocol, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -147,7 +148,8 @@ class _Connection(asyncio.Protocol):
         self._leave_codes = leave_codes
         self.is_lost = False
         self.lost = asyncio.Event()
-        self.pending: deque[asyncio.Future[Any]] = deque()
+        # What waits for its reply, with its deadline.
+        self.pending: deque[tuple[asyncio.Future[Any], float]] = deque()
         self.waiting_since = 0.0
         self._out: list[bytes] = []
         self._reader = hiredis.Reader(replyError=RedisReplyError)
@@ -157,7 +159,7 @@ class _Connection(asyncio.Protocol):
         # A cast, not an assert: the transports of uvloop share no base class with asyncio's.
         self._transport = cast(asyncio.Transport, transport)
 
-    def send(self, packed: bytes) -> asyncio.Future[Any]:
+    def send(self, packed: bytes, *, now: float, deadline: float = inf) -> asyncio.Future[Any]:
         """Queue a packed command for the write of this turn; the future gets its reply."""
         future: asyncio.Future[Any] = self.loop.create_future()
         out = self._out
@@ -165,8 +167,8 @@ class _Connection(asyncio.Protocol):
             self.loop.call_soon(self._flush)
         out.append(packed)
         if not self.pending:
-            self.waiting_since = self.loop.time()
-        self.pending.append(future)
+            self.waiting_since = now
+        self.pending.append((future, deadline))
         return future
 
     def _flush(self) -> None:
@@ -182,7 +184,7 @@ class _Connection(asyncio.Protocol):
         try:
             self._reader.feed(data)
             while (reply := gets()) is not False:
-                future = pending.popleft()
+                future, _ = pending.popleft()
                 if future.done():
                     continue
                 if type(reply) is not RedisReplyError:
@@ -202,7 +204,7 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost = True
         pending, self.pending = self.pending, deque()
-        for future in pending:
+        for future, _ in pending:
             if not future.done():
                 future.set_exception(RedisAway("The connection to Redis was lost."))
         self.lost.set()
@@ -238,7 +240,6 @@ class RedisPipe:
         self._leave_codes = leave_codes
         self._connection: _Connection | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._timed: list[tuple[float, asyncio.Future[Any]]] = []
         self._watch: asyncio.TimerHandle | None = None
         self._watch_at = 0.0
 
@@ -280,13 +281,11 @@ class RedisPipe:
             raise RedisAway("Redis is not connected.")
         if len(connection.pending) >= self._pending_max:
             raise RedisAway(f"{self._pending_max} Redis commands are pending.")
-        future = connection.send(_pack(command))
-        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
-        deadline = self._loop.time() + seconds
-        self._timed.append((deadline, future))
+        now = self._loop.time()
+        deadline = now + (self._timeout_seconds if timeout_seconds is None else timeout_seconds)
         if self._watch is None or deadline < self._watch_at:
             self._watch_until(deadline)
-        return future
+        return connection.send(_pack(command), now=now, deadline=deadline)
 
     async def execute_many(
         self, commands: Iterable[Command], *, timeout_seconds: float | None = None
@@ -334,20 +333,22 @@ class RedisPipe:
     def _expire(self) -> None:
         """Fail what is overdue. One timer for all calls: it is set again for the next deadline."""
         self._watch = None
-        now = self._loop.time()
-        waiting = []
-        for entry in self._timed:
-            deadline, future = entry
+        connection = self._connection
+        if connection is None:
+            return  # what was pending failed with the connection
+        now, next_at, is_late = self._loop.time(), inf, False
+        for future, deadline in connection.pending:
             if future.done():
                 continue
             if deadline > now:
-                waiting.append(entry)
+                next_at = min(next_at, deadline)
             else:
                 future.set_exception(RedisAway("Redis did not answer in time."))
-                self._drop_if_stalled(now)
-        self._timed = waiting
-        if waiting:
-            self._watch_until(min(deadline for deadline, _ in waiting))
+                is_late = True
+        if is_late:
+            self._drop_if_stalled(now)
+        if next_at < inf:
+            self._watch_until(next_at)
 
     def _drop_if_stalled(self, now: float) -> None:
         connection = self._connection
@@ -389,7 +390,8 @@ class RedisPipe:
             async with asyncio.timeout(self._connect_timeout_seconds):
                 await self._open(connection)
                 replies = [
-                    connection.send(_pack(tuple(command))) for command in self._address.greeting()
+                    connection.send(_pack(tuple(command)), now=self._loop.time())
+                    for command in self._address.greeting()
                 ]
                 info = (await asyncio.gather(*replies))[-2]
         except (OSError, TimeoutError, RedisAway, RedisReplyError) as error:

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from proxy.asgi import Headers, Send
-from proxy.http_protocol import Cycle
+from proxy.http_protocol import cycle_of
 from proxy.sse import write_event
 
 _encode = msgspec.json.encode
@@ -105,8 +105,8 @@ def error_event(
 
 async def send_answer(send: Send, status: int, headers: Headers, body: bytes) -> None:
     """Send a whole answer; its length is added."""
-    cycle = getattr(send, "__self__", None)
-    if type(cycle) is Cycle:  # our own server takes it in one call
+    cycle = cycle_of(send)
+    if cycle is not None:  # our own server takes it in one call
         await cycle.answer(status, headers, body)
         return
     fields = [*headers, (b"content-length", b"%d" % len(body))]

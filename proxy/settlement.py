@@ -7,7 +7,7 @@ other data: the ingest's primary key makes that harmless.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import islice
 
 import msgspec
@@ -15,6 +15,7 @@ import msgspec
 from proxy.journal import Journal, JournalUnwritable, line_of
 from proxy.limiter.limiter import Limiter
 from proxy.limiter.limits import Spec
+from proxy.limiter.scripts import POSTED
 from proxy.metrics import METRICS
 from proxy.redis_link import RedisLink
 from proxy.redis_pipe import RedisAway, RedisReplyError
@@ -101,9 +102,9 @@ class Settlement:
             on_confirmed=self._journal.confirm,
         )
 
-    async def settle(self, ended: Ended) -> None:
+    def settle(self, ended: Ended) -> Awaitable[bool]:
         """Free the slot, true up and append the event; what fails now is sent again later."""
-        await self._send(self._keep(ended))
+        return self._send(self._keep(ended))
 
     def adopt(self, ended: Ended) -> None:
         """Take over what a dead worker ended; the next round asks whether it is posted already."""
@@ -120,8 +121,8 @@ class Settlement:
         waiting = iter([item for item in self._outbox.values() if is_last or item.ask_at <= now])
         while batch := list(islice(waiting, BATCH)):
             posted = await self._posted_ranks(batch)
-            for ended, rank in zip(batch, posted, strict=True):
-                if rank is not None and rank >= ended.rank:
+            for ended in batch:
+                if posted.get(ended.rid, -1) >= ended.rank:
                     self._forget(ended)
                     continue
                 waited_seconds = now - ended.sent_at
@@ -167,14 +168,22 @@ class Settlement:
             return False
         return True
 
-    async def _posted_ranks(self, batch: Iterable[Ended]) -> list[int | None]:
-        replies = await self._pipe.execute_many(
-            [("HGET", keyspace.record(ended.tenant, ended.rid), "posted") for ended in batch]
-        )
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise RedisAway(str(reply)) from reply
-        return [None if reply is None else int(reply) for reply in replies]
+    async def _posted_ranks(self, batch: Sequence[Ended]) -> dict[str, int]:
+        """The ranks that are posted by now, by rid; one question for each shard."""
+        shards: dict[int, list[Ended]] = {}
+        for ended in batch:
+            shards.setdefault(keyspace.shard_of(ended.tenant), []).append(ended)
+        ranks: dict[str, int] = {}
+        for members in shards.values():
+            records = [ended.spec.plan.keys.record_prefix + ended.rid for ended in members]
+            try:
+                replies = await self._pipe.run_script(POSTED, records, ())
+            except RedisReplyError as error:
+                raise RedisAway(str(error)) from error
+            for ended, reply in zip(members, replies, strict=True):
+                if reply:
+                    ranks[ended.rid] = int(reply)
+        return ranks
 
     def _forget(self, ended: Ended) -> None:
         # A better event of the same request may have taken its place meanwhile.

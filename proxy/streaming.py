@@ -10,6 +10,7 @@ from contextlib import suppress
 from enum import Enum
 
 from proxy.asgi import Message, Receive, Send
+from proxy.http_protocol import cycle_of
 from proxy.metering import StreamMeter
 from proxy.metrics import METRICS
 from proxy.sse import StreamTooLarge
@@ -68,45 +69,109 @@ class Pulse:
             await self._send(message)
 
 
-async def relay(
-    response: UpstreamResponse,
-    first: bytes,
-    *,
-    meter: StreamMeter,
-    send: Send,
-    note: Callable[[], None],
-    is_client_gone: Callable[[], bool],
-    silence_seconds: float,
-    pulse: Pulse,
-) -> StreamEnd:
-    """Relay the stream, beginning with a chunk that the meter has read already.
+class Relay:
+    """Passes one stream on. `note` writes down what the meter knows.
 
-    `note` writes down what the meter knows. Once the client is gone nothing is sent any more;
-    whether reading goes on is decided by who closes the response.
+    While it waits, most chunks are taken in the socket's own turn, without waking anybody. Whatever
+    needs more than that (a client that reads slowly, one that left, a ping under way, an API that
+    is converted) goes through the loop.
     """
-    chunk = first
-    version = -1
-    while chunk:
-        if meter.version != version:
-            note()
-            version = meter.version
-        if not is_client_gone():
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    __slots__ = (
+        "_cycle",
+        "_is_client_gone",
+        "_is_unreadable",
+        "_meter",
+        "_note",
+        "_pulse",
+        "_response",
+        "_send",
+        "_silence_seconds",
+        "_version",
+    )
+
+    def __init__(
+        self,
+        response: UpstreamResponse,
+        *,
+        meter: StreamMeter,
+        send: Send,
+        note: Callable[[], None],
+        is_client_gone: Callable[[], bool],
+        silence_seconds: float,
+        pulse: Pulse,
+    ) -> None:
+        self._response = response
+        self._meter = meter
+        self._send = send
+        self._cycle = cycle_of(send)
+        self._note = note
+        self._is_client_gone = is_client_gone
+        self._silence_seconds = silence_seconds
+        self._pulse = pulse
+        self._version = -1
+        self._is_unreadable = False
+
+    async def run(self, first: bytes) -> StreamEnd:
+        """Relay the stream, beginning with a chunk that the meter has read already.
+
+        Once the client is gone nothing is sent any more; whether reading goes on is decided by who
+        closes the response.
+        """
+        chunk = first
+        while chunk:
+            self._write_down()
+            if not self._is_client_gone():
+                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            try:
+                chunk = await self._next_after(chunk)
+            except ReadTimeout:
+                return StreamEnd.SILENT
+            except UpstreamError:
+                return StreamEnd.LOST
+            except StreamTooLarge:
+                return StreamEnd.UNREADABLE
+        return StreamEnd.CLEAN
+
+    async def _next_after(self, chunk: bytes) -> bytes:
+        """The next chunk that has to go through the loop, metered; empty at the end."""
+        pulse, response = self._pulse, self._response
         pulse.waiting_after = chunk
+        if self._cycle is not None:
+            response.set_tap(self._take)
         try:
-            chunk = await response.read_chunk(silence_seconds)
-            meter.feed(chunk)
-        except ReadTimeout:
-            return StreamEnd.SILENT
-        except UpstreamError:
-            return StreamEnd.LOST
-        except StreamTooLarge:
-            return StreamEnd.UNREADABLE
+            chunk = await response.read_chunk(self._silence_seconds)
+            if self._is_unreadable:
+                raise StreamTooLarge
+            self._meter.feed(chunk)
         finally:
+            response.set_tap(None)
             pulse.waiting_after = None
             if pulse.ping is not None:
                 await pulse.settle()
-    return StreamEnd.CLEAN
+        return chunk
+
+    def _take(self, chunk: bytes) -> bool:
+        """Pass a chunk on at once; False where it has to go through the loop."""
+        cycle = self._cycle
+        if cycle is None or not cycle.is_ready or self._is_client_gone():
+            return False
+        if self._pulse.ping is not None:
+            return False
+        try:
+            self._meter.feed(chunk)
+        except StreamTooLarge:
+            self._is_unreadable = True
+            return False
+        self._write_down()
+        cycle.write(chunk)
+        self._pulse.waiting_after = chunk
+        return True
+
+    def _write_down(self) -> None:
+        if self._meter.version != self._version:
+            self._note()
+            self._version = self._meter.version
 
 
 async def wait_for_disconnect(receive: Receive, on_gone: Callable[[], None]) -> None:

@@ -35,3 +35,4 @@ def _read(name: str) -> str:
 ADMIT = load_script("admit")
 BEAT = load_script("beat")
 SETTLE = load_script("settle")
+POSTED = load_script("posted")

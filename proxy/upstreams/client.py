@@ -7,7 +7,7 @@ retries but one: a request that could not leave on an old connection goes out on
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from proxy.asgi import Headers
@@ -71,6 +71,13 @@ class UpstreamResponse:
         Raises ReadTimeout, ConnectionLost or ProtocolError, after what came before has been read.
         """
         return self._connection.read(self._exchange, timeout_seconds)
+
+    def set_tap(self, tap: Callable[[bytes], bool] | None) -> None:
+        """Offer what comes during a `read_chunk` to the tap first, in the socket's own turn.
+
+        What it takes, and says True to, `read_chunk` does not return; its time begins anew.
+        """
+        self._exchange.tap = tap
 
     async def read_all(self, limit_bytes: int, timeout_seconds: float) -> bytes:
         """The whole body within the time. Raises BodyTooLarge beyond it, and as read_chunk."""

@@ -38,6 +38,7 @@ class Exchange:
         "is_framed",
         "is_sent",
         "status",
+        "tap",
         "unread_bytes",
         "waiter",
     )
@@ -53,6 +54,8 @@ class Exchange:
         self.is_complete = False
         self.error: UpstreamError | None = None
         self.waiter: asyncio.Future[None] | None = None
+        # Takes what comes while somebody waits for it, or says False: then the waiter is woken.
+        self.tap: Callable[[bytes], bool] | None = None
 
     def wake(self) -> None:
         """Let whoever waits for this exchange look at it."""
@@ -94,6 +97,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._deadline = 0.0
+        self._timeout_seconds = 0.0
 
     # The caller's side.
 
@@ -119,7 +123,10 @@ class Connection(asyncio.Protocol):
         raise exchange.error
 
     async def read(self, exchange: Exchange, timeout_seconds: float) -> bytes:
-        """All bytes of the body that came since the last call; empty at its end."""
+        """All bytes of the body that came since the last call; empty at its end.
+
+        With a tap: those that it did not take.
+        """
         while not exchange.chunks:
             if exchange.error is not None:
                 raise exchange.error
@@ -127,12 +134,11 @@ class Connection(asyncio.Protocol):
                 return b""
             self._arm(timeout_seconds)
             await self._news_of(exchange)
-        chunks, exchange.chunks = exchange.chunks, []
-        exchange.unread_bytes = 0
+        body = _taken_out(exchange)
         if not self._is_reading and self._exchange is exchange:
             self._is_reading = True
             self._transport.resume_reading()
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return body
 
     def time(self) -> float:
         """The loop's time; asking for the running loop each time costs a system call."""
@@ -161,6 +167,7 @@ class Connection(asyncio.Protocol):
     # Time. One timer for all waits of the connection: it looks again when it fires too early.
 
     def _arm(self, timeout_seconds: float) -> None:
+        self._timeout_seconds = timeout_seconds
         self._deadline = self._loop.time() + timeout_seconds
         if self._timer is not None:
             if self._timer_at <= self._deadline:
@@ -209,6 +216,19 @@ class Connection(asyncio.Protocol):
             # Nothing was asked, so this answers nothing: the connection is of no more use.
             self.abort()
             return
+        self._parse(data, exchange)
+        if self._violation:
+            self._fail(ProtocolError(self._violation, is_reused=self.is_reused))
+            return
+        if exchange.chunks and exchange.tap is not None:
+            self._offer(exchange, exchange.tap)
+        if exchange.is_complete:
+            self._finish()
+        elif exchange.unread_bytes > UNREAD_BYTES_MAX and self._is_reading:
+            self._is_reading = False
+            self._transport.pause_reading()
+
+    def _parse(self, data: bytes, exchange: Exchange) -> None:
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -218,13 +238,16 @@ class Connection(asyncio.Protocol):
                 self._violation = f"Not an HTTP answer: {type(error).__name__}."
         if not self._is_head_done:
             self._count_head(len(data))
-        if self._violation:
-            self._fail(ProtocolError(self._violation, is_reused=self.is_reused))
-        elif exchange.is_complete:
-            self._finish()
-        elif exchange.unread_bytes > UNREAD_BYTES_MAX and self._is_reading:
-            self._is_reading = False
-            self._transport.pause_reading()
+
+    def _offer(self, exchange: Exchange, tap: Callable[[bytes], bool]) -> None:
+        """Let the tap take what this read from the socket brought."""
+        body = _taken_out(exchange)
+        if tap(body):
+            self._deadline = self._loop.time() + self._timeout_seconds
+        else:
+            exchange.chunks.append(body)
+            exchange.unread_bytes = len(body)
+            exchange.wake()
 
     def eof_received(self) -> bool:
         exchange = self._exchange
@@ -320,7 +343,8 @@ class Connection(asyncio.Protocol):
             exchange.chunks.append(body)
             exchange.body_bytes += len(body)
             exchange.unread_bytes += len(body)
-            exchange.wake()
+            if exchange.tap is None:
+                exchange.wake()
 
     def on_message_complete(self) -> None:
         exchange = self._exchange
@@ -333,6 +357,13 @@ class Connection(asyncio.Protocol):
         self._interim_answers += 1
         if self._interim_answers > INTERIM_ANSWERS_MAX:
             self._violation = f"More than {INTERIM_ANSWERS_MAX} interim answers."
+
+
+def _taken_out(exchange: Exchange) -> bytes:
+    """All that is there to be read of a body."""
+    chunks, exchange.chunks = exchange.chunks, []
+    exchange.unread_bytes = 0
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _is_framed(headers: Headers) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from proxy.limiter.scripts import ADMIT, BEAT, SETTLE, Script, load_script
+from proxy.limiter.scripts import ADMIT, BEAT, POSTED, SETTLE, Script, load_script
 
 FOLDER = Path(__file__).resolve().parents[2] / "proxy" / "limiter" / "lua"
 FILES = sorted(FOLDER.glob("*.lua"))
@@ -19,6 +19,7 @@ def test_these_are_all_the_scripts() -> None:
         "admit.lua",
         "beat.lua",
         "caps.lua",
+        "posted.lua",
         "settle.lua",
         "shared.lua",
         "true_up.lua",
@@ -60,7 +61,7 @@ def test_scripts_write_whole_numbers_and_touch_declared_keys_alone(script: Scrip
     assert all("KEYS" in line for line in code.splitlines() if "local key " in line)
 
 
-@pytest.mark.parametrize("script", [ADMIT, BEAT, SETTLE], ids=lambda script: script.name)
+@pytest.mark.parametrize("script", [ADMIT, BEAT, POSTED, SETTLE], ids=lambda script: script.name)
 def test_the_hash_is_the_servers(redis_client: redis.Redis, script: Script) -> None:
     assert redis_client.script_load(script.source) in (script.sha, script.sha.encode())
 
