@@ -36,6 +36,7 @@ from turnpike.contracts.snapshots import (
     Limits,
     ModelSnapshot,
     PlaneSnapshot,
+    Switches,
     TenantTerms,
     TierSnapshot,
     UpstreamSnapshot,
@@ -163,6 +164,15 @@ def plane_snapshot() -> PlaneSnapshot:
             str(row.pk): _upstream(row)
             for row in Upstream.objects.prefetch_related("credentials").order_by("pk")
         },
+        switches=read_switches(),
+    )
+
+
+def read_switches() -> Switches:
+    """What operators decided for the whole platform."""
+    state = PlatformState.objects.first() or PlatformState()
+    return Switches(
+        is_claude_only=state.is_claude_only, allowed_features=tuple(state.allowed_features)
     )
 
 
@@ -214,6 +224,7 @@ def _tier(tier: Tier) -> TierSnapshot:
         count_tokens_per_minute=tier.count_tokens_per_minute,
         denied_betas=tuple(tier.denied_betas),
         denied_models=tuple(tier.denied_models),
+        allowed_features=tuple(tier.allowed_features),
     )
 
 

@@ -2,7 +2,7 @@
 
 from django.urls import include, path
 
-from billing.api import catalog, ledger, refusals, reports, requests, upstreams, usage
+from billing.api import catalog, features, ledger, refusals, reports, requests, upstreams, usage
 
 api = [
     path("models", catalog.ModelsView.as_view()),
@@ -14,6 +14,10 @@ api = [
     path("requests", requests.RequestsView.as_view()),
     path("requests/<str:request_id>", requests.RequestView.as_view()),
     path("refusals", refusals.RefusalsView.as_view()),
+    path("disconnect", features.DisconnectView.as_view()),
+    path("operator/features", features.FeaturesView.as_view()),
+    path("operator/tiers/<str:tier>/features", features.TierFeaturesView.as_view()),
+    path("operator/tenants/<str:tenant_id>/disconnect", features.OperatorDisconnectView.as_view()),
     path("operator/upstreams", upstreams.UpstreamsView.as_view()),
     path("operator/upstreams/<str:upstream_id>", upstreams.UpstreamView.as_view()),
     path("operator/upstreams/<str:upstream_id>/enable", upstreams.EnableUpstreamView.as_view()),

@@ -7,26 +7,31 @@ decided is checked against the versions first, so a change holds from the next r
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
 
+from proxy.allowance import check_claude, check_wants, may_share_objects
 from proxy.api_errors import ApiError, overloaded
 from proxy.auth import Authenticator, check_standing
 from proxy.body import MessagesBody
 from proxy.chat_upstream import with_chat_bodies
 from proxy.config import ProxyConfig
-from proxy.demand import demand_of, refuse_denied_betas
+from proxy.demand import demand_of, refuse_denied_betas, wants_of
 from proxy.exchange import Exchange
 from proxy.limiter.answers import rate_limit_headers, refusal_of
 from proxy.limiter.limiter import REASON_AWAY, Admission, Limiter
 from proxy.limiter.limits import Spec, build_spec, spec_count_tokens
 from proxy.metrics import METRICS
+from proxy.ownership import Owners
 from proxy.pricing import Demand, hold_micro
 from proxy.redis_pipe import RedisAway
 from proxy.refusals import ACCEPTED, RefusalLog
-from proxy.routing import Route, route_model
+from proxy.routing import Route, narrowed, route_model
 from proxy.snapshots import PlaneCold, SnapshotStore, View
+from turnpike.contracts.demand import OtherCalls
+from turnpike.contracts.features import NOTHING, Wants
 from turnpike.contracts.snapshots import KIND_PLAYGROUND, SCOPE_COUNT_TOKENS, SCOPE_MESSAGES
 from turnpike.contracts.usage import EventBase
 from turnpike.kernel import clock
@@ -46,6 +51,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     started_at_us: int
     begun_at: float
+    is_chat: bool = False
+    upstream: int | None = None  # where the objects live that it names
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +62,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     spec: Spec
     base: EventBase
     hold_micro: int
+    unseen_micro: int = 0  # the part of it for what `message_start` does not tell of
 
 
 class Admitter:
@@ -68,7 +76,9 @@ class Admitter:
         store: SnapshotStore,
         limiter: Limiter,
         refusals: RefusalLog,
+        owners: Owners,
     ) -> None:
+        self._owners = owners
         self._config = config
         self._authenticator = authenticator
         self._store = store
@@ -87,6 +97,8 @@ class Admitter:
     async def admit(self, ask: Ask, view: View, body: MessagesBody) -> Exchange:
         """Admit a request for an answer. Raises ApiError; then nothing is held or counted."""
         demand = demand_of(body)
+        if demand.wants.objects:
+            ask, view = await self._pin(ask, view, demand.wants, body.model)
         decision, view, admission = await self._admit(
             ask, view, lambda current: self._decide(ask, current, body, demand), body.model
         )
@@ -103,14 +115,19 @@ class Admitter:
             hold_micro=decision.hold_micro,
             begun_at=ask.begun_at,
             beaten_at=ask.begun_at,
+            wants=demand.wants,
+            unseen_micro=decision.unseen_micro,
         )
 
     async def admit_count(
         self, ask: Ask, view: View, body: MessagesBody
     ) -> tuple[Route, View, Spec, Admission]:
         """Admit a request that only counts tokens: it has a rate of its own, and costs nothing."""
+        wants = wants_of(body)
+        if wants.objects:
+            ask, view = await self._pin(ask, view, wants, body.model)
         decision, view, admission = await self._admit(
-            ask, view, lambda current: self._decide_count(ask, current, body), body.model
+            ask, view, lambda current: self._decide_count(ask, current, body, wants), body.model
         )
         return decision.route, view, decision.spec, admission
 
@@ -149,14 +166,10 @@ class Admitter:
     def _decide(self, ask: Ask, view: View, body: MessagesBody, demand: Demand) -> Decision:
         check_standing(view, scope=SCOPE_MESSAGES, address=ask.address)
         refuse_denied_betas(ask.headers, view.tier.denied_betas)
-        route = route_model(view, body.model, at_us=ask.started_at_us)
+        route = self._route(ask, view, body)
+        others = check_wants(demand.wants, view, price_set=route.price_set)
         route = with_chat_bodies(route, body)
-        hold = hold_micro(
-            demand,
-            price_set=route.price_set,
-            model=route.model.model,
-            discount_bp=view.terms.discount_bp,
-        )
+        hold, unseen = _holds(demand, route, others, discount_bp=view.terms.discount_bp)
         if hold is None:
             raise ApiError(
                 404, "not_found_error", f"model: {body.model} has no price for this request"
@@ -194,12 +207,13 @@ class Admitter:
             lease_ms=self._config.lease_ms,
             at_us=ask.started_at_us,
         )
-        return Decision(route=route, spec=spec, base=base, hold_micro=hold)
+        return Decision(route=route, spec=spec, base=base, hold_micro=hold, unseen_micro=unseen)
 
-    def _decide_count(self, ask: Ask, view: View, body: MessagesBody) -> Decision:
+    def _decide_count(self, ask: Ask, view: View, body: MessagesBody, wants: Wants) -> Decision:
         check_standing(view, scope=SCOPE_COUNT_TOKENS, address=ask.address)
         refuse_denied_betas(ask.headers, view.tier.denied_betas)
-        route = route_model(view, body.model, at_us=ask.started_at_us)
+        route = self._route(ask, view, body)
+        check_wants(wants, view, price_set=route.price_set)
         spec = spec_count_tokens(
             rid=ask.rid,
             key=view.key,
@@ -208,6 +222,26 @@ class Admitter:
             global_version=view.plane.version,
         )
         return Decision(route=route, spec=spec, base=_NO_BASE, hold_micro=0)
+
+    def _route(self, ask: Ask, view: View, body: MessagesBody) -> Route:
+        if not ask.is_chat:
+            check_claude(view, body.model)
+        route = route_model(view, body.model, at_us=ask.started_at_us)
+        return route if ask.upstream is None else narrowed(route, ask.upstream)
+
+    async def _pin(self, ask: Ask, view: View, wants: Wants, model: str) -> tuple[Ask, View]:
+        """Check that what a body names upstream is the tenant's, and remember where it lives."""
+        view = await self._current_or(view)
+        if may_share_objects(view):
+            return ask, view
+        try:
+            upstream = await self._owners.find_upstream(view.key.tenant, wants.objects)
+        except RedisAway as error:
+            raise away() from error
+        except ApiError as refusal:
+            self._note(view, ask, refusal, model)
+            raise
+        return msgspec.structs.replace(ask, upstream=upstream), view
 
     async def _ask_limiter(self, spec: Spec, view: View) -> Admission:
         begun_at = clock.monotonic_seconds()
@@ -274,6 +308,23 @@ class Admitter:
                 **numbers,
             },
         )
+
+
+def _holds(
+    demand: Demand, route: Route, others: tuple[OtherCalls, ...], *, discount_bp: int
+) -> tuple[int | None, int]:
+    """What is held, and the part of it for calls that the first words of an answer do not tell."""
+    price = partial(
+        hold_micro,
+        price_set=route.price_set,
+        model=route.model.model,
+        discount_bp=discount_bp,
+    )
+    hold = price(demand, others=others)
+    if hold is None or demand.wants is NOTHING:
+        return hold, 0
+    plain = price(msgspec.structs.replace(demand, wants=NOTHING))
+    return hold, hold - (plain or 0)
 
 
 def cold() -> ApiError:

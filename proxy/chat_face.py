@@ -40,7 +40,9 @@ class ChatFace:
 
     def ask_of(self, ask: Ask) -> Ask:
         """The request as a client of Messages would have sent it."""
-        return msgspec.structs.replace(ask, headers={**ask.headers, VERSION[0]: VERSION[1]})
+        return msgspec.structs.replace(
+            ask, headers={**ask.headers, VERSION[0]: VERSION[1]}, is_chat=True
+        )
 
     async def __call__(self, message: Message) -> None:
         """Send on what stands for this part of an answer."""

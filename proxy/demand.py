@@ -2,14 +2,27 @@
 
 from collections.abc import Mapping
 
+from proxy.allowance import not_served
 from proxy.api_errors import ApiError
 from proxy.body import MessagesBody
 from turnpike.contracts.demand import Demand, read_demand
+from turnpike.contracts.features import NotServed, Wants, read_wants
 
 
 def demand_of(body: MessagesBody) -> Demand:
-    """The demand of a checked body."""
-    return read_demand(body.fields, raw=body.raw, max_tokens=body.max_tokens)
+    """The demand of a checked body. Raises ApiError 400 for what nobody can price."""
+    try:
+        return read_demand(body.fields, raw=body.raw, max_tokens=body.max_tokens)
+    except NotServed as error:
+        raise not_served(error) from error
+
+
+def wants_of(body: MessagesBody) -> Wants:
+    """What a checked body asks for beyond plain messages. Raises ApiError 400."""
+    try:
+        return read_wants(body.fields)
+    except NotServed as error:
+        raise not_served(error) from error
 
 
 def refuse_denied_betas(headers: Mapping[bytes, bytes], denied: tuple[str, ...]) -> None:

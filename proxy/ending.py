@@ -22,6 +22,8 @@ class Ending:
 
     async def write_down(self, exchange: Exchange) -> Ended:
         """Journal the end. After this the request is charged, whatever dies."""
+        outcome = exchange.outcome
+        outcome.usage = exchange.name_models(outcome.usage)
         worth = exchange.worth_micro()
         if worth > exchange.hold_micro:
             await self._raise_hold(exchange, worth)

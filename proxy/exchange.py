@@ -18,6 +18,7 @@ from proxy.streaming import Pulse
 from proxy.upstreams.tries import Tries
 from turnpike.contracts import rating
 from turnpike.contracts import usage as words
+from turnpike.contracts.features import NOTHING, Wants
 from turnpike.contracts.snapshots import ON_DISCONNECT_DRAIN, UpstreamSnapshot
 from turnpike.contracts.usage import Attempt, EventBase
 from turnpike.kernel import clock
@@ -39,6 +40,8 @@ class Exchange(msgspec.Struct, kw_only=True):
     max_tokens: int
     hold_micro: int
     begun_at: float
+    wants: Wants = NOTHING
+    unseen_micro: int = 0  # held for calls of which the beginning of an answer says nothing
     tries: Tries | None = None
     pulse: Pulse | None = None
     meter: StreamMeter | None = None
@@ -175,13 +178,30 @@ class Exchange(msgspec.Struct, kw_only=True):
 
     def worst_case_micro(self) -> int:
         """The most that the stream can still cost, now that its input is known."""
-        return worst_case_micro(
+        return self.unseen_micro + worst_case_micro(
             self.usage,
             price_set=self.route.price_set,
             model=self.base.model,
             max_tokens=self.max_tokens,
             discount_bp=self.base.discount_bp,
         )
+
+    def name_models(self, usage: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Usage whose iterations name models as the catalogue does, so that each has its price."""
+        entries = usage.get("iterations")
+        if not isinstance(entries, list):
+            return usage
+        named = [self._with_own_name(entry) for entry in entries if isinstance(entry, dict)]
+        return {**usage, "iterations": named}
+
+    def _with_own_name(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        name = entry.get("model")
+        if not isinstance(name, str) or not name:
+            return entry
+        if any(name == hop.upstream_model for hop in self.route.hops):
+            return {**entry, "model": self.base.model}
+        model = self.view.plane.find_model(name)
+        return entry if model is None else {**entry, "model": model.model}
 
     def worth_micro(self) -> int:
         """What the answer is worth, before it is capped by the hold."""
@@ -200,7 +220,8 @@ class Exchange(msgspec.Struct, kw_only=True):
 
     def _known(self, meter: StreamMeter) -> bytes:
         if meter.usage_version != self._usage_version:
-            self._usage_json, self._usage_version = _encode(meter.usage), meter.usage_version
+            self._usage_json = _encode(self.name_models(meter.usage))
+            self._usage_version = meter.usage_version
         return b'"usage":%b,"output_chars":%d,"is_final":%b' % (
             self._usage_json,
             meter.output_chars,

@@ -17,6 +17,7 @@ from proxy.limiter.caps import UpstreamCaps
 from proxy.limiter.fallback import LocalLimiter
 from proxy.limiter.limiter import Limiter
 from proxy.metrics import METRICS, SharedMetrics
+from proxy.ownership import Owners
 from proxy.pipeline import Pipeline
 from proxy.recovery import Recovery
 from proxy.redis_cluster import make_link
@@ -82,8 +83,10 @@ class Gateway:
         )
         forwarder = self._build_forwarder()
         self.switchboard = self._build_switchboard(forwarder)
+        owners = Owners(self._pipe)
         admitter = Admitter(
             config=config,
+            owners=owners,
             authenticator=authenticator,
             store=self._store,
             limiter=self.limiter,
@@ -104,6 +107,7 @@ class Gateway:
             ending=Ending(limiter=self.limiter, settlement=self.settlement),
             keeper=self.keeper,
             switchboard=self.switchboard,
+            owners=owners,
         )
         self.endpoints = Endpoints(
             config=config,

@@ -9,45 +9,27 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from proxy.sse import Event, EventParser
+from proxy.usage_totals import (
+    COUNT_MAX,
+    FLAG_INVALID,
+    merge_usage,
+)
 
-COUNT_MAX = 2**31 - 1
 CHARACTERS_RATIO = 0.25
 
 FLAG_MALFORMED_EVENT = "malformed_event"
 FLAG_MALFORMED_ANSWER = "malformed_answer"
 FLAG_MISSING = "usage_missing"
-FLAG_INVALID = "usage_invalid"
-FLAG_DECREASING = "usage_decreasing"
-FLAG_UNKNOWN_FIELD = "usage_unknown_field"
 FLAG_SECOND_START = "second_message_start"
 
 # More than this is no usage; it would be written down again with every chunk.
 USAGE_BYTES_MAX = 64 * 1024
 _NULL = msgspec.Raw(b"null")
-
-_COUNTERS = frozenset(
-    (
-        "input_tokens",
-        "output_tokens",
-        "cache_creation_input_tokens",
-        "cache_read_input_tokens",
-    )
-)
-_KNOWN_FIELDS = _COUNTERS | {
-    "cache_creation",
-    "output_tokens_details",
-    "server_tool_use",
-    "service_tier",
-    "speed",
-    "inference_geo",
-    "iterations",
-    "fallback_credit",
-}
 
 
 class _DeltaBody(msgspec.Struct):
@@ -125,9 +107,9 @@ class _PlainUsage(msgspec.Struct, forbid_unknown_fields=True):
     cache_read_input_tokens: _Count | None = None
     cache_creation: _CacheCreation | None = None
     server_tool_use: _ServerTools | None = None
-    service_tier: str | None = None
-    speed: str | None = None
-    inference_geo: str | None = None
+    service_tier: Literal["standard", "priority", "batch"] | None = None
+    speed: Literal["standard", "fast"] | None = None
+    inference_geo: Literal["global", "us", "not_available"] | None = None
 
 
 class _Answer(msgspec.Struct):
@@ -361,59 +343,6 @@ def _first_usage(raw: msgspec.Raw, flags: set[str]) -> dict[str, Any]:
     return _read_usage(raw) or {}
 
 
-def merge_usage(usage: dict[str, Any], news: Mapping[str, Any], flags: set[str]) -> bool:
-    """Take over the values that are sane and not lower; says whether anything changed."""
-    has_changed = False
-    for name, value in news.items():
-        if name not in _KNOWN_FIELDS:
-            flags.add(FLAG_UNKNOWN_FIELD)
-        merged = _merged(name, usage.get(name), value, flags)
-        # A null is kept as it came where nothing better is known; a refused value is not.
-        if merged is None and value is not None:
-            continue
-        if name not in usage or merged != usage[name]:
-            usage[name] = merged
-            has_changed = True
-    return has_changed
-
-
-def _merged(name: str, known: Any, value: Any, flags: set[str]) -> Any:
-    """The better of two values of a field."""
-    if value is None:
-        return known
-    if name in _COUNTERS or (isinstance(known, int) and not isinstance(known, bool)):
-        return _higher(known, value, flags)
-    if isinstance(value, dict):
-        return _merged_counts(known if isinstance(known, dict) else {}, value, flags)
-    if isinstance(value, list) and isinstance(known, list) and _sum(value) < _sum(known):
-        flags.add(FLAG_DECREASING)
-        return known
-    return value
-
-
-def _merged_counts(
-    known: Mapping[str, Any], news: Mapping[str, Any], flags: set[str]
-) -> dict[str, Any]:
-    merged = dict(known)
-    for name, value in news.items():
-        is_count = isinstance(value, int | float) and not isinstance(value, bool)
-        better = _higher(merged.get(name), value, flags) if is_count else value
-        if better is not None:
-            merged[name] = better
-    return merged
-
-
-def _higher(known: Any, value: Any, flags: set[str]) -> int | None:
-    best = known if isinstance(known, int) else None
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= COUNT_MAX:
-        flags.add(FLAG_INVALID)
-        return best
-    if best is not None and value < best:
-        flags.add(FLAG_DECREASING)
-        return best
-    return value
-
-
 def _lacks_counts(usage: Mapping[str, Any]) -> bool:
     return usage.get("input_tokens") is None or usage.get("output_tokens") is None
 
@@ -427,17 +356,6 @@ def _usage_of(raw: msgspec.Raw, flags: set[str]) -> Mapping[str, Any]:
     if usage is None and bytes(raw) != b"null":
         flags.add(FLAG_INVALID)
     return usage or {}
-
-
-def _sum(entries: list[Any]) -> int:
-    """All counts of a list of iterations, to tell which of two lists knows more."""
-    return sum(
-        value
-        for entry in entries
-        if isinstance(entry, dict)
-        for value in entry.values()
-        if isinstance(value, int) and 0 < value <= COUNT_MAX
-    )
 
 
 def _with_output(usage: Mapping[str, Any], estimate: int, max_tokens: int | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ every second, and whoever is asked adds up the files: a scrape reaches one worke
 
 import fcntl
 import json
+import logging
 import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from turnpike.contracts.usage import UsageEvent
+
+logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 1.0
 # A metric that grows beyond this has a label that was not meant to be one.
@@ -132,6 +135,13 @@ class Metrics:
         self.events = counter("events", "Usage events written", "status")
         self.tokens = counter("tokens", "Tokens of usage events", "model", "kind")
         self.usage_flags = counter("usage_flags", "Odd usage reported by upstreams", "flag")
+        self.usage_unbilled = counter(
+            "usage_unbilled", "Counts in usage that no price is known for", "field"
+        )
+        self.objects_not_noted = counter(
+            "objects_not_noted", "Upstream objects that no tenant could be noted for"
+        )
+        self.idempotent = counter("idempotent", "Requests with an Idempotency-Key", "outcome")
         self.waived_micro = counter("waived_micro", "Cost above the hold, borne by the operator")
         self.admit_seconds = seconds("admit_seconds", "Admission scripts", FAST_SECONDS)
         self.policy_retries = counter("policy_retries", "Admissions repeated for a newer policy")
@@ -181,7 +191,12 @@ class Metrics:
     def note_flags(self, flags: Iterable[str]) -> None:
         """Count what was odd about an answer's usage."""
         for flag in flags:
-            self.usage_flags.labels(flag).inc()
+            word, _, field = flag.partition(":")
+            self.usage_flags.labels(word).inc()
+            if field:
+                # Nobody is charged for this: somebody has to look, today.
+                self.usage_unbilled.labels(field).inc()
+                logger.error("usage.unbilled", extra={"field": field})
 
     def note_end(self, event: UsageEvent) -> None:
         """Count a request's end, and its tokens by the top-level counters."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from functools import partial
 
 from proxy.admission import Admitter, Ask
 from proxy.api_errors import ApiError, overloaded
@@ -16,6 +17,7 @@ from proxy.keeper import Keeper
 from proxy.limiter.answers import rate_limit_headers
 from proxy.metering import FLAG_MALFORMED_ANSWER, FLAG_MISSING, StreamMeter, meter_answer
 from proxy.metrics import METRICS
+from proxy.ownership import NamingAnswer, Owners
 from proxy.responses import (
     error_event,
     send_answer,
@@ -60,7 +62,9 @@ class Pipeline:
         ending: Ending,
         keeper: Keeper,
         switchboard: Switchboard,
+        owners: Owners,
     ) -> None:
+        self._owners = owners
         self._admitter = admitter
         self._forwarder = forwarder
         self._journal = journal
@@ -185,13 +189,22 @@ class Pipeline:
             exchange.close_upstream = None
         exchange.close_upstream = response.close
         if hop.body is None:
-            return response
+            return self._watched(response, hop, exchange)
         return ChatAnswer(
             response,
             model=exchange.base.model,
             request_id=exchange.request_id,
             input_estimate=exchange.spec.input_estimate,
         )
+
+    def _watched(
+        self, response: UpstreamResponse, hop: Hop, exchange: Exchange
+    ) -> UpstreamResponse:
+        """The answer; where it may name upstream objects, one that notes whose they are."""
+        if not exchange.wants.names_objects:
+            return response
+        tenant, upstream = exchange.base.tenant, hop.upstream.upstream
+        return NamingAnswer(response, partial(self._owners.note, tenant, upstream))
 
     async def _answer(
         self, hop: Hop, exchange: Exchange, response: UpstreamResponse, send: Send
@@ -203,7 +216,10 @@ class Pipeline:
         try:
             payload = await response.read_all(ANSWER_BYTES_MAX, hop.upstream.answer_timeout_seconds)
         except UpstreamError as error:
-            raise failure_of(error) from error
+            # It may have been billed: its id is kept with the attempt, which stays unknown.
+            failure = failure_of(error)
+            failure.upstream_request_id = header_of(response.headers, b"request-id")
+            raise failure from error
         meter = meter_answer(payload)
         METRICS.note_flags(meter.flags)
         if FLAG_MALFORMED_ANSWER in meter.flags:

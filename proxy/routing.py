@@ -66,12 +66,7 @@ def _find_route(view: View, name: str, price_set: PriceSet | None) -> Route:
     if not candidates:
         if model.lifecycle == RETIRED or not plane.snapshot.routes.get(served.model):
             raise _unknown(name)
-        raise ApiError(
-            529,
-            "overloaded_error",
-            "No upstream serves this model at the moment.",
-            retry_after_seconds=5,
-        )
+        raise _no_upstream()
     return Route(
         model=served,
         requested=name,
@@ -79,6 +74,23 @@ def _find_route(view: View, name: str, price_set: PriceSet | None) -> Route:
         hops=hops_of(plane.snapshot.upstreams, candidates),
         is_successor=is_successor,
     )
+
+
+def check_model_use(view: View, name: str, *, price_set: PriceSet) -> ModelSnapshot:
+    """A model that a request names besides its own: known, priced and allowed. Raises ApiError."""
+    model = view.plane.find_model(name)
+    if model is None or not model.is_enabled or not is_priced(price_set, model.model):
+        raise _unknown(name)
+    _check_allowed(view, asked=model, served=model)
+    return model
+
+
+def narrowed(route: Route, upstream: int) -> Route:
+    """The route with one upstream alone. Raises ApiError 529 when that one does not serve."""
+    hops = tuple(hop for hop in route.hops if hop.upstream.upstream == upstream)
+    if not hops:
+        raise _no_upstream()
+    return msgspec.structs.replace(route, hops=hops)
 
 
 def is_priced(price_set: PriceSet, model: str) -> bool:
@@ -134,6 +146,15 @@ def _enabled(plane: Plane, model: ModelSnapshot) -> list[Candidate]:
         for candidate in plane.snapshot.routes.get(model.model, ())
         if (upstream := upstreams.get(str(candidate.upstream))) is not None and upstream.is_enabled
     ]
+
+
+def _no_upstream() -> ApiError:
+    return ApiError(
+        529,
+        "overloaded_error",
+        "No upstream serves this model at the moment.",
+        retry_after_seconds=5,
+    )
 
 
 def _unknown(name: str) -> ApiError:

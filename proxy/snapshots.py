@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from proxy.redis_link import RedisLink
 from proxy.redis_pipe import RedisAway
 from turnpike.contracts.snapshots import (
+    PLANE_DEFAULTS,
     PLANE_FIELDS,
     KeySnapshot,
     ModelSnapshot,
@@ -211,11 +212,12 @@ class SnapshotStore:
             return self._plane
         fields = tuple(PLANE_FIELDS)
         raw = _replies(await self._pipe.execute("HMGET", keyspace.PLANE, *fields))
-        if any(value is None for value in raw):
+        found = {name: value for name, value in zip(fields, raw, strict=True) if value is not None}
+        if any(name not in found and name not in PLANE_DEFAULTS for name in fields):
             raise PlaneCold
         values = {
-            name: codec.from_json(PLANE_FIELDS[name], value)
-            for name, value in zip(fields, raw, strict=True)
+            **PLANE_DEFAULTS,
+            **{name: codec.from_json(PLANE_FIELDS[name], value) for name, value in found.items()},
         }
         self._plane = index_plane(PlaneSnapshot(**values), version=version)
         return self._plane

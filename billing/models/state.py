@@ -13,6 +13,9 @@ class PlatformState(models.Model):
     policy_version = models.BigIntegerField(default=1)
     # Rises with every loss of Redis' data; 0 until the first full publication.
     epoch = models.BigIntegerField(default=0)
+    # What an operator decides for all tenants: contracts.snapshots.Switches.
+    is_claude_only = models.BooleanField(default=False)
+    allowed_features = models.JSONField(default=list, blank=True)
 
     class Meta:
         db_table = "billing_platform_state"

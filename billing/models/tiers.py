@@ -38,6 +38,7 @@ class Tier(LimitColumns, TimestampedModel):
     count_tokens_per_minute = models.PositiveIntegerField(default=2_000)
     denied_betas = models.JSONField(default=list, blank=True)
     denied_models = models.JSONField(default=list, blank=True)
+    allowed_features = models.JSONField(default=list, blank=True)
 
     class Meta:
         db_table = "billing_tier"

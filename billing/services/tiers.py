@@ -20,6 +20,7 @@ from turnpike.contracts.snapshots import (
     ON_DISCONNECT_DRAIN,
     Limits,
 )
+from turnpike.control.caller import Caller
 from turnpike.control.publication import note_planned
 from turnpike.control.scope import platform_scope
 from turnpike.kernel.errors import InvalidInput, NotFound
@@ -150,7 +151,7 @@ def set_disconnect(
     tenant: int,
     on_disconnect: str,
     drain_seconds: int | None = None,
-    actor: str,
+    actor: Caller | str,
     reason: str,
 ) -> Subscription:
     """What happens when a tenant's client leaves its stream: `cancel`, `drain`, or so long.
@@ -168,7 +169,12 @@ def set_disconnect(
 
 
 def _change(
-    tenant: int, values: dict[str, Any], *, actor: str, reason: str, details: Mapping[str, Any]
+    tenant: int,
+    values: dict[str, Any],
+    *,
+    actor: Caller | str,
+    reason: str,
+    details: Mapping[str, Any],
 ) -> Subscription:
     with platform_scope("billing.change_subscription"):
         row = Subscription.objects.select_for_update().filter(tenant_id=tenant).first()

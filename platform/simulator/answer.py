@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulator import prose
+from simulator.extras import Extras, code_blocks, extras_of
 from simulator.prompt import (
     WEB_SEARCH_RESULT_TOKENS,
     CacheShare,
@@ -16,7 +17,7 @@ from simulator.prompt import (
 )
 from simulator.record import CHARACTERS_PER_TOKEN, tokens_of
 from simulator.tooluse import choose_tool, searches_the_web, tool_input, value_for
-from simulator.wire import Json, base58_of, encode
+from simulator.wire import Json, base58_of, encode, now_seconds
 
 # A test may ask for a length, or for the very words, anywhere in its prompt.
 _TOKENS_WANTED = re.compile(r"\[\[tokens=(\d+)\]\]")
@@ -39,6 +40,7 @@ class Answer:
     hidden_characters: int = 0
     thinking_tokens: int | None = None
     web_searches: int = 0
+    extras: Extras | None = None
 
     @property
     def output_characters(self) -> int:
@@ -49,14 +51,18 @@ class Answer:
     def final_usage(self) -> Json:
         """The usage of the whole answer, as a JSON reply or the last `message_delta` tells it."""
         usage = {**self.usage, "output_tokens": tokens_of(self.output_characters)}
-        if self.web_searches:
-            usage["input_tokens"] += WEB_SEARCH_RESULT_TOKENS * self.web_searches
+        fetches = 0 if self.extras is None else self.extras.web_fetches
+        if self.web_searches or fetches:
+            usage["input_tokens"] += WEB_SEARCH_RESULT_TOKENS * (self.web_searches + fetches)
             usage["server_tool_use"] = {
                 "web_search_requests": self.web_searches,
-                "web_fetch_requests": 0,
+                "web_fetch_requests": fetches,
             }
         if self.thinking_tokens is not None:
             usage["output_tokens_details"] = {"thinking_tokens": self.thinking_tokens}
+        calls = [] if self.extras is None else self.extras.iterations(usage)
+        if calls:
+            usage["iterations"] = calls
         return usage
 
 
@@ -77,13 +83,15 @@ def block_json(block: Json) -> str:
 
 def write_answer(request: Json, *, prompt: Prompt, share: CacheShare, tokens: int = 0) -> Answer:
     """Answer a validated request. `tokens` sets the length, where the prompt does not."""
-    return _Writer(request, prompt, tokens).answer(share)
+    extras = extras_of(request, seed=prompt.seed, now_seconds=now_seconds())
+    return _Writer(request, prompt, tokens, extras).answer(share)
 
 
 class _Writer:
     """Spends one request's `max_tokens` on blocks, in order, until they are used up."""
 
-    def __init__(self, request: Json, prompt: Prompt, tokens: int) -> None:
+    def __init__(self, request: Json, prompt: Prompt, tokens: int, extras: Extras) -> None:
+        self._extras = extras
         self._request = request
         self._prompt = prompt
         self._text = last_user_text(request["messages"])
@@ -101,7 +109,7 @@ class _Writer:
         else:
             content, self._stop_reason = (), "max_tokens"
         return Answer(
-            model=self._request["model"],
+            model=self._extras.answering_model,
             content=content,
             stop_reason=self._stop_reason,
             stop_sequence=self._stop_sequence,
@@ -109,12 +117,15 @@ class _Writer:
             hidden_characters=self._hidden,
             thinking_tokens=self._thinking_tokens,
             web_searches=self._searches,
+            extras=self._extras,
         )
 
     def _blocks(self) -> Iterator[Json]:
         kind = (self._request.get("thinking") or {}).get("type", "disabled")
         if kind != "disabled":
             yield self._thinking(kind)
+        if self._extras.runs_code:
+            yield from code_blocks(self._prompt.seed)
         if searches_the_web(self._request):
             yield from self._web_search()
             return

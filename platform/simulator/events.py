@@ -17,6 +17,7 @@ class Event(NamedTuple):
     data: bytes
     characters: int = 0
     is_final_usage: bool = False
+    is_error: bool = False
 
 
 def sse(name: str, document: Json) -> bytes:
@@ -46,7 +47,9 @@ def broken_event() -> Event:
 def error_event(*, error_type: str, message: str, request_id: str) -> Event:
     """The event that ends a stream which has already said 200."""
     error = {"type": error_type, "message": message}
-    return Event(sse("error", {"type": "error", "error": error, "request_id": request_id}))
+    return Event(
+        sse("error", {"type": "error", "error": error, "request_id": request_id}), is_error=True
+    )
 
 
 def message_of(answer: Answer, *, message_id: str, usage_fault: str = "") -> Json:
@@ -61,7 +64,13 @@ def message_of(answer: Answer, *, message_id: str, usage_fault: str = "") -> Jso
     }
     if usage_fault == "missing":
         del message["usage"]
-    return message
+    return with_container(message, answer)
+
+
+def with_container(document: Json, answer: Answer) -> Json:
+    """With the container in which an answer ran code, if it did."""
+    container = None if answer.extras is None else answer.extras.container
+    return document if container is None else {**document, "container": container}
 
 
 def _message(answer: Answer, message_id: str) -> Json:
@@ -85,13 +94,15 @@ def _message_start(answer: Answer, message_id: str, usage_fault: str) -> Json:
 def _message_delta(answer: Answer, usage_fault: str, *, divisor: int = 1) -> bytes:
     final = answer.final_usage
     usage: Json = {"output_tokens": final["output_tokens"] // divisor}
-    for name in ("output_tokens_details", "server_tool_use"):
+    for name in ("output_tokens_details", "server_tool_use", "iterations"):
         if name in final:
             usage[name] = final[name]
-    if answer.web_searches:
+    if "server_tool_use" in final:
         for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"):
             usage[name] = final[name]
-    delta = {"stop_reason": answer.stop_reason, "stop_sequence": answer.stop_sequence}
+    delta = with_container(
+        {"stop_reason": answer.stop_reason, "stop_sequence": answer.stop_sequence}, answer
+    )
     document: Json = {
         "type": "message_delta",
         "delta": delta,
@@ -107,6 +118,11 @@ def _reported(usage: Json, usage_fault: str) -> Json:
         return {name: -value if isinstance(value, int) else value for name, value in usage.items()}
     if usage_fault == "inflated":
         return {**usage, "output_tokens": usage["output_tokens"] * 10}
+    if usage_fault == "unknown":
+        odd = {"moon_requests": 3, **(usage.get("server_tool_use") or {})}
+        return {**usage, "dream_tokens": 7, "server_tool_use": odd, "service_tier": "platinum"}
+    if usage_fault == "priority":
+        return {**usage, "service_tier": "priority"}
     return usage
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 HEADER = b"x-simulator"
 
-USAGE_FAULTS = frozenset({"missing", "negative", "decreasing", "inflated"})
+USAGE_FAULTS = frozenset({"missing", "negative", "decreasing", "inflated", "unknown", "priority"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -102,7 +102,8 @@ async def write_events(
         await exchange.drain()
         if exchange.is_client_gone:
             return False
-        if not is_billed:
+        # Who fails before the first word has written nothing, and bills nothing.
+        if not (is_billed or event.is_error):
             is_billed = True
             state.record.bill(row)
         row.output_characters += event.characters

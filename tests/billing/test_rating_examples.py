@@ -12,6 +12,7 @@ import pytest
 from proxy.pricing import Demand, hold_micro
 from tests.billing.price_lists import shipped_prices
 from turnpike.contracts import rating
+from turnpike.contracts.features import Wants
 from turnpike.kernel.money import format_amount, parse_amount
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "money.md").read_text(encoding="utf-8")
@@ -63,10 +64,10 @@ def test_the_hold_on_the_page_is_the_hold_of_the_data_plane() -> None:
         max_tokens=4_096,
         has_cache_control=True,
         has_one_hour_cache=True,
-        web_searches=3,
+        wants=Wants(searches=3, loops=3),
     )
 
     held = hold_micro(demand, price_set=shipped_prices(), model="claude-opus-4-8", discount_bp=0)
 
-    assert held == 142_401
+    assert held == 322_401
     assert f"**{held:,} micros**" in PAGE

@@ -10,17 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.metering import (
-    FLAG_DECREASING,
-    FLAG_INVALID,
     FLAG_MALFORMED_ANSWER,
     FLAG_MALFORMED_EVENT,
     FLAG_MISSING,
     FLAG_SECOND_START,
-    FLAG_UNKNOWN_FIELD,
     StreamMeter,
     meter_answer,
 )
 from proxy.sse import write_event
+from proxy.usage_totals import (
+    FLAG_DECREASING,
+    FLAG_INVALID,
+    FLAG_UNBILLED,
+    FLAG_UNKNOWN_FIELD,
+)
 from turnpike.contracts import rating
 from turnpike.contracts.snapshots import Price, PriceSet
 
@@ -256,7 +259,7 @@ def test_unknown_fields_are_kept_and_flagged() -> None:
     meter = metered(start(input_tokens=1, output_tokens=1, gpu_seconds=3))
 
     assert meter.usage["gpu_seconds"] == 3
-    assert meter.flags == {FLAG_UNKNOWN_FIELD}
+    assert meter.flags == {FLAG_UNKNOWN_FIELD, FLAG_UNBILLED + "gpu_seconds"}
 
 
 def test_iterations_that_know_less_do_not_replace_those_that_know_more() -> None:

@@ -1,45 +1,53 @@
 """What a Messages body can cause, read before anything is sent: the worst case that is held.
 
 hold = input estimate x the dearest input component that the body can cause + max_tokens x output +
-web searches, at the dearest variant and bracket that the request can reach. Both planes ask here:
-the proxy for each request, the control plane for each item of a message batch.
+web searches, at the dearest variant and bracket that the request can reach; the input once more for
+each call that the upstream's tools may cause, and all of it once more for compaction and for each
+other model that the body names. Both planes ask here: the proxy for each request, the control plane
+for each item of a message batch.
 """
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from turnpike.contracts import rating
+from turnpike.contracts.features import NOTHING, Wants, read_wants
+from turnpike.contracts.measure import Measure, estimate_input_tokens, measure
 from turnpike.contracts.snapshots import Price, PriceSet
 from turnpike.kernel.money import ceil_div, micros_up
 
-LATIN_BYTES_PER_TOKEN = 4
-# Other scripts: three bytes a character in UTF-8 and about two tokens.
-OTHER_BYTES_PER_TOKEN_TENTHS = 15
-IMAGE_TOKENS = 1_600
-PDF_BYTES_PER_PAGE = 30_000
-PDF_TOKENS_PER_PAGE = 2_500
-REQUEST_TOKENS = 8
-WEB_SEARCHES_DEFAULT = 10
-WEB_SEARCHES_MAX = 100
+# What a tool of the upstream adds to the prompt of its next call.
+TOOL_RESULT_TOKENS = 5_000
 
-_ASCII = bytes(range(128))
-_BASE64 = re.compile(rb'"data"\s*:\s*"([A-Za-z0-9+/=\\]{256,})"')
-_MEDIA = re.compile(rb'"media_type"\s*:\s*"(image|application)')
-_URL_SOURCE = re.compile(rb'"type"\s*:\s*"url"')
+
+__all__ = [
+    "Demand",
+    "OtherCalls",
+    "at_batch_prices",
+    "decode_field",
+    "estimate_input_tokens",
+    "hold_micro",
+    "prompt_parts",
+    "read_demand",
+]
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
-    """What a body can cause, read from it before anything is sent."""
+    """What a body can cause, read from it before anything is sent.
+
+    `input_estimate` is the likely size of its input, `held_input` what is held where that is more.
+    """
 
     input_estimate: int
     max_tokens: int
+    held_input: int = 0
+    measure: Measure = Measure()
     has_cache_control: bool = False
     has_one_hour_cache: bool = False
-    web_searches: int = 0
+    wants: Wants = NOTHING
     variants: tuple[str, ...] = (rating.STANDARD,)
 
 
@@ -50,22 +58,24 @@ def prompt_parts(fields: Mapping[str, msgspec.Raw]) -> list[bytes]:
 
 
 def read_demand(fields: Mapping[str, msgspec.Raw], *, raw: bytes, max_tokens: int) -> Demand:
-    """The demand of a body whose top level was read: `fields` are its values as they came."""
+    """The demand of a body whose top level was read: `fields` are its values as they came.
+
+    Raises NotServed for what nobody can price.
+    """
     parts = prompt_parts(fields)
     has_cache = "cache_control" in fields
     for part in parts:
         # A search for one byte is a hundred times as fast as one for several.
         has_cache = has_cache or (b"_" in part and b'"cache_control"' in part)
     has_hour = has_cache and b'"1h"' in raw
-    searches = 0
-    if "tools" in fields and b"web_search_" in bytes(fields["tools"]):
-        searches = _web_searches(decode_field(fields, "tools"))
+    size = measure(parts)
     return Demand(
-        input_estimate=estimate_input_tokens(parts),
+        input_estimate=size.plain_tokens,
         max_tokens=max_tokens,
+        measure=size,
         has_cache_control=has_cache,
         has_one_hour_cache=has_hour,
-        web_searches=searches,
+        wants=read_wants(fields, has_escapes=size.has_escapes),
         variants=_variants(fields),
     )
 
@@ -79,48 +89,32 @@ def decode_field(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
         return None
 
 
-def estimate_input_tokens(parts: Iterable[bytes]) -> int:
-    """The likely number of input tokens of a body's parts, rounded up.
+class OtherCalls(msgspec.Struct, frozen=True):
+    """Calls of another model that a request may cause, each at most as large as its own."""
 
-    A quarter of the bytes for Latin text, more for other scripts; base64 counts as what it encodes.
-    """
-    tokens = REQUEST_TOKENS
-    for part in parts:
-        text_bytes = len(part)
-        if b'"source"' in part:
-            encoded = sum(match.end(1) - match.start(1) for match in _BASE64.finditer(part))
-            if encoded or b'"base64"' in part:
-                text_bytes -= encoded
-                tokens += _media_tokens(part, encoded)
-            tokens += IMAGE_TOKENS * len(_URL_SOURCE.findall(part))
-        tokens += _text_tokens(part, text_bytes)
-    return tokens
+    model: str
+    calls: int
 
 
-def hold_micro(demand: Demand, *, price_set: PriceSet, model: str, discount_bp: int) -> int | None:
+def hold_micro(
+    demand: Demand,
+    *,
+    price_set: PriceSet,
+    model: str,
+    discount_bp: int,
+    others: Sequence[OtherCalls] = (),
+) -> int | None:
     """The worst-case price of a request in micros, rounded up; None where a part has no price."""
     components: tuple[str, ...] = (rating.INPUT,)
     if demand.has_cache_control:
         components = (*components, rating.CACHE_WRITE_5M)
     if demand.has_one_hour_cache:
         components = (*components, rating.CACHE_WRITE_1H)
-    dearest = 0
-    for variant in demand.variants:
-        worst = _variant_nanos(demand, components, variant, price_set=price_set, model=model)
-        if worst is None:
-            return None
-        dearest = max(dearest, worst)
-    if demand.web_searches:
-        row = rating.find_price(
-            price_set,
-            model=model,
-            component=rating.WEB_SEARCH,
-            variant=rating.STANDARD,
-            prompt_tokens=0,
-        )
-        if row is None or row.nano_per_unit is None:
-            return None
-        dearest += demand.web_searches * row.nano_per_unit * rating.TOKENS_PER_PRICE
+    dearest = _tokens_nanos(demand, components, price_set=price_set, model=model, others=others)
+    searches = _search_nanos(demand, price_set=price_set, model=model)
+    if dearest is None or searches is None:
+        return None
+    dearest += searches
     kept = rating.BASIS_POINTS - discount_bp
     nanos = ceil_div(dearest * kept, rating.TOKENS_PER_PRICE * rating.BASIS_POINTS)
     # Rating rounds each component by itself, so each may come out half a nano dearer.
@@ -134,39 +128,6 @@ def at_batch_prices(demand: Demand) -> Demand:
         for name in demand.variants
     }
     return msgspec.structs.replace(demand, variants=tuple(sorted(variants)))
-
-
-def _text_tokens(part: bytes, text_bytes: int) -> int:
-    # A search for the one byte is far cheaper than the count, and most often ends it.
-    escaped = 6 * part.count(b"\\u") if b"\\" in part else 0
-    if not escaped and part.isascii():
-        return ceil_div(max(0, text_bytes), LATIN_BYTES_PER_TOKEN)
-    other = escaped // 2 + (0 if part.isascii() else len(part.translate(None, _ASCII)))
-    latin = max(0, text_bytes - other - escaped // 2)
-    return ceil_div(latin, LATIN_BYTES_PER_TOKEN) + ceil_div(
-        10 * other, OTHER_BYTES_PER_TOKEN_TENTHS
-    )
-
-
-def _media_tokens(part: bytes, encoded: int) -> int:
-    kinds = _MEDIA.findall(part)
-    images = kinds.count(b"image")
-    if len(kinds) == images:
-        return images * IMAGE_TOKENS
-    pages = ceil_div(encoded * 3 // 4, PDF_BYTES_PER_PAGE)
-    return images * IMAGE_TOKENS + pages * PDF_TOKENS_PER_PAGE
-
-
-def _web_searches(tools: Any) -> int:
-    total = 0
-    for tool in tools if isinstance(tools, list) else []:
-        kind = tool.get("type") if isinstance(tool, dict) else None
-        if not isinstance(kind, str) or not kind.startswith("web_search_"):
-            continue
-        uses = tool.get("max_uses")
-        is_number = isinstance(uses, int) and not isinstance(uses, bool) and uses >= 0
-        total += uses if is_number else WEB_SEARCHES_DEFAULT
-    return min(total, WEB_SEARCHES_MAX)
 
 
 def _variants(fields: Mapping[str, msgspec.Raw]) -> tuple[str, ...]:
@@ -191,13 +152,69 @@ def _variant_nanos(
     demand: Demand, components: tuple[str, ...], variant: str, *, price_set: PriceSet, model: str
 ) -> int | None:
     """Nanos times a million, so that nothing is divided before the end."""
+    loops = demand.wants.loops
+    first = max(demand.input_estimate, demand.held_input)
+    grown = first + loops * TOOL_RESULT_TOKENS
     # An estimate may be off by half, so brackets within twice its size count as reachable.
-    reach = 2 * demand.input_estimate
+    reach = 2 * grown
     input_rate = _dearest_rate(price_set, model, components, variant, reach)
     output_rate = _dearest_rate(price_set, model, (rating.OUTPUT,), variant, reach)
     if input_rate is None or output_rate is None:
         return None
-    return demand.input_estimate * input_rate + demand.max_tokens * output_rate
+    return (loops * first + grown) * input_rate + demand.max_tokens * output_rate
+
+
+def _tokens_nanos(
+    demand: Demand,
+    components: tuple[str, ...],
+    *,
+    price_set: PriceSet,
+    model: str,
+    others: Sequence[OtherCalls],
+) -> int | None:
+    dearest = 0
+    for variant in demand.variants:
+        worst = _variant_nanos(demand, components, variant, price_set=price_set, model=model)
+        if worst is None:
+            return None
+        dearest = max(dearest, worst)
+    if demand.wants.is_compacted:
+        dearest *= 2
+    for other in others:
+        worst = _dearest_variant(demand, components, price_set=price_set, model=other.model)
+        if worst is None:
+            return None
+        dearest += other.calls * worst
+    return dearest
+
+
+def _search_nanos(demand: Demand, *, price_set: PriceSet, model: str) -> int | None:
+    if not demand.wants.searches:
+        return 0
+    row = rating.find_price(
+        price_set,
+        model=model,
+        component=rating.WEB_SEARCH,
+        variant=rating.STANDARD,
+        prompt_tokens=0,
+    )
+    if row is None or row.nano_per_unit is None:
+        return None
+    return demand.wants.searches * row.nano_per_unit * rating.TOKENS_PER_PRICE
+
+
+def _dearest_variant(
+    demand: Demand, components: tuple[str, ...], *, price_set: PriceSet, model: str
+) -> int | None:
+    """The same for another model, which need not have every variant, but the plain one."""
+    plain = _variant_nanos(demand, components, rating.STANDARD, price_set=price_set, model=model)
+    if plain is None:
+        return None
+    worst = [
+        _variant_nanos(demand, components, variant, price_set=price_set, model=model)
+        for variant in demand.variants
+    ]
+    return max([plain, *(nanos for nanos in worst if nanos is not None)])
 
 
 def _dearest_rate(

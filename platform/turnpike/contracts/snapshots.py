@@ -147,6 +147,7 @@ class TierSnapshot:
     count_tokens_per_minute: int = 2_000
     denied_betas: tuple[str, ...] = ()
     denied_models: tuple[str, ...] = ()
+    allowed_features: tuple[str, ...] = ()  # of turnpike.contracts.features.FEATURES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +244,15 @@ class UpstreamSnapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Switches:
+    """What an operator decides for the whole platform."""
+
+    is_claude_only: bool = False  # /v1/messages serves no other models
+    allowed_features: tuple[str, ...] = ()  # for all tiers, of contracts.features.FEATURES
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlaneSnapshot:
     """All of ``tp:plane``. Each hash field is one of these mappings or lists as JSON."""
 
@@ -251,6 +261,7 @@ class PlaneSnapshot:
     prices: tuple[PriceSet, ...]
     routes: Mapping[str, tuple[Candidate, ...]]  # by canonical model
     upstreams: Mapping[str, UpstreamSnapshot]  # by number as text
+    switches: Switches = Switches()
 
 
 PLANE_FIELDS: Mapping[str, Any] = {
@@ -259,7 +270,10 @@ PLANE_FIELDS: Mapping[str, Any] = {
     "prices": tuple[PriceSet, ...],
     "routes": dict[str, tuple[Candidate, ...]],
     "upstreams": dict[str, UpstreamSnapshot],
+    "switches": Switches,
 }
+# A release that did not know them yet left them out.
+PLANE_DEFAULTS: Mapping[str, Any] = {"switches": Switches()}
 
 
 def credential_place(credential: int) -> str:

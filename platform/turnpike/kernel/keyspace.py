@@ -12,6 +12,7 @@ SLOTS = 16_384  # of a Redis Cluster
 PLANE = "tp:plane"  # hash: tiers, models, prices, routes, upstreams. Writer: billing.snapshots
 GATEWAYS = "tp:gw"  # zset: live gateway workers, beaten every 5 s. Writer: proxy
 MOVES = "tp:moves"  # zset: `conversation:upstream` -> ms when it came to live there. Writer: proxy
+RATIOS = "tp:ratios"  # hash: model -> what was learned of its tokens, as JSON. Writer: proxy
 CONSUMER_GROUP = "ingest"
 EVENT_FIELD = "e"  # the stream entry's one field: the usage event as JSON
 GLOBAL_VERSION = "*"
@@ -104,6 +105,26 @@ def refusals(tenant: int | str) -> str:
 def outcome_counts(tenant: int | str, hour: str) -> str:
     """Hash: outcome -> count in one UTC hour (``2026-11-21T10``), kept 40 days. Writer: proxy."""
     return f"{tag(shard_of(tenant))}:outcomes:{tenant}:{hour}"
+
+
+def owned_object(tenant: int | str, kind: str, ident: str) -> str:
+    """String with an expiry: the upstream where a tenant's object lives. Writer: proxy."""
+    return f"{tag(shard_of(tenant))}:own:{tenant}:{kind}:{ident}"
+
+
+def owned_count(tenant: int | str, day: int) -> str:
+    """Counter with an expiry: objects that answers to a tenant named on a day. Writer: proxy."""
+    return f"{tag(shard_of(tenant))}:owns:{tenant}:{day}"
+
+
+def idempotent(tenant: int | str, workspace: int | str, digest: str) -> str:
+    """Hash with an expiry: a request with an Idempotency-Key, and its answer. Writer: proxy."""
+    return f"{tag(shard_of(tenant))}:once:{tenant}:{workspace}:{digest}"
+
+
+def idempotent_bytes(tenant: int | str, hour: int) -> str:
+    """Counter with an expiry: the bytes of answers kept for a tenant in an hour. Writer: proxy."""
+    return f"{tag(shard_of(tenant))}:onces:{tenant}:{hour}"
 
 
 def upstream_tag(upstream: int) -> str:
