@@ -123,6 +123,9 @@ class NamingAnswer(UpstreamResponse):
             await self._read(chunk)
         return chunk
 
+    def set_tap(self, tap: Callable[[bytes], bool] | None) -> None:
+        """No tap: what an answer names is noted before anybody may read of it."""
+
     async def read_all(self, limit_bytes: int, timeout_seconds: float) -> bytes:
         """The whole answer, once what it names is noted."""
         payload = await self._inner.read_all(limit_bytes, timeout_seconds)
