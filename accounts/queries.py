@@ -4,7 +4,7 @@ import hmac
 from collections.abc import Mapping
 from datetime import datetime
 
-from django.db.models import Q, QuerySet
+from django.db.models import Count, Q, QuerySet
 
 from accounts.models import ApiKey, Invite, Member, Tenant, TenantStatus, Workspace
 from turnpike.kernel import hashing
@@ -50,6 +50,15 @@ def list_live_keys(tenant: int, now: datetime) -> QuerySet[ApiKey]:
     rows = ApiKey.objects.filter(tenant_id=tenant, revoked_at__isnull=True)
     rows = rows.filter(Q(expires_at__isnull=True) | Q(expires_at__gt=now))
     return rows.filter(Q(grace_ends_at__isnull=True) | Q(grace_ends_at__gt=now))
+
+
+def count_keys_by_maker(tenant: int) -> dict[int, int]:
+    """How many keys that are not revoked each person made, by the person's number."""
+    rows = ApiKey.objects.filter(
+        tenant_id=tenant, revoked_at__isnull=True, created_by__isnull=False
+    )
+    counted = rows.order_by().values_list("created_by_id").annotate(Count("pk"))
+    return {int(user or 0): number for user, number in counted}
 
 
 def list_ended_graces(now: datetime) -> QuerySet[ApiKey]:

@@ -4,6 +4,7 @@ from celery import shared_task
 
 from accounts.services.audit import check_chains
 from accounts.services.keys import end_graces
+from accounts.services.mail import deliver_mail
 from accounts.snapshots import publish_tenant
 from turnpike.control.idempotency import purge_answers
 from turnpike.control.scope import platform_scope
@@ -32,3 +33,9 @@ def purge_answers_task() -> int:
     """Delete answers to Idempotency-Keys that are older than they are kept."""
     with platform_scope("accounts.purge_answers"):
         return purge_answers()
+
+
+@shared_task(name="accounts.tasks.deliver_mail")
+def deliver_mail_task() -> int:
+    """Send the mail that is due."""
+    return deliver_mail()

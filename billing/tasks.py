@@ -6,8 +6,18 @@ from celery import shared_task
 from django.core.cache import cache
 
 from billing.ingest.consumer import Consumer, consumer_name
-from billing.services import closing, invoices, partitions, publication, upkeep, wallet
-from billing.services.reconciliation import reconcile
+from billing.services import (
+    closing,
+    export_files,
+    invoices,
+    partitions,
+    publication,
+    retention,
+    standing,
+    upkeep,
+    wallet,
+)
+from billing.services.reconciliation import reconcile_and_keep
 from turnpike.control.redis import redis_client
 from turnpike.kernel import clock
 
@@ -82,18 +92,37 @@ def close_periods() -> int:
 @shared_task(name="billing.tasks.reconcile_usage")
 def reconcile_usage() -> int:
     """Compare every sum with what it sums; returns how many differences there are."""
-    findings = reconcile()
-    for finding in findings:
-        if finding.differences:
+    run = reconcile_and_keep(actor="system")
+    for finding in run.findings:
+        if finding["differences"]:
             logger.error(
                 "reconcile.differences",
                 extra={
-                    "check": finding.check,
-                    "count": finding.differences,
-                    "examples": list(finding.examples),
+                    "check": finding["check"],
+                    "count": finding["differences"],
+                    "examples": finding["examples"],
                 },
             )
-    return sum(finding.differences for finding in findings)
+    return run.differences
+
+
+@shared_task(name="billing.tasks.build_exports")
+def build_exports() -> int:
+    """Build the copies of their data that tenants asked for."""
+    return export_files.build_exports()
+
+
+@shared_task(name="billing.tasks.apply_retention")
+def apply_retention() -> int:
+    """Remove what is over, kind by kind; returns how many rows went."""
+    run = retention.apply_retention(at=clock.utc_now())
+    return sum(run.removed.values())
+
+
+@shared_task(name="billing.tasks.look_at_components")
+def look_at_components() -> int:
+    """Note which parts of the platform answer; returns how many do not."""
+    return standing.look_at_components(at=clock.utc_now())
 
 
 def _renew_lease() -> bool:

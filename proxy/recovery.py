@@ -6,6 +6,7 @@ request is settled under its id and rank.
 
 import asyncio
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 REAP_BATCH = 100
 GATEWAY_KEPT_MS = 15_000
+FACTS_KEPT_MS = 20_000
 
 _encode = msgspec.json.encode
 
@@ -58,16 +60,34 @@ class Recovery:
 
     async def beat_gateway(self) -> None:
         """Say that this worker lives, and count who else does."""
-        now_ms = clock.now_ms()
+        now_ms, facts_key = clock.now_ms(), keyspace.gateway_facts(self._config.worker)
         replies = await self._pipe.execute_many(
             [
                 ("ZADD", keyspace.GATEWAYS, now_ms, self._config.worker),
                 ("ZREMRANGEBYSCORE", keyspace.GATEWAYS, "-inf", now_ms - GATEWAY_KEPT_MS),
                 ("ZCARD", keyspace.GATEWAYS),
+                ("HSET", facts_key, *self._facts(now_ms)),
+                ("PEXPIRE", facts_key, FACTS_KEPT_MS),
             ]
         )
         if isinstance(replies[2], int):
             self.live_workers = max(1, replies[2])
+
+    def _facts(self, now_ms: int) -> list[str | int]:
+        """What operators want to know of this worker, as the fields of a hash."""
+        facts = {
+            "at_ms": now_ms,
+            "pid": os.getpid(),
+            "open": self._keeper.open_count,
+            "unconfirmed": self._settlement.unconfirmed,
+            "oldest_started_ms": self._settlement.oldest_started_ms,
+            "is_writable": int(self._settlement.is_journal_writable),
+            "journal_bytes": int(METRICS.journal_bytes.value),
+            "fallback_admitted": int(METRICS.fallback_admissions.values.get(("admitted",), [0])[0]),
+            "redis_connects": int(METRICS.redis_connects.value),
+            "round_errors": int(METRICS.round_errors.value),
+        }
+        return [part for pair in facts.items() for part in pair]
 
     async def leave(self) -> None:
         """This worker stops: others need not count it any more."""

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import islice
+from uuid import UUID
 
 import msgspec
 
@@ -20,7 +21,7 @@ from proxy.metrics import METRICS
 from proxy.redis_link import RedisLink
 from proxy.redis_pipe import RedisAway, RedisReplyError
 from turnpike.contracts.usage import UsageEvent
-from turnpike.kernel import clock, keyspace
+from turnpike.kernel import clock, ids, keyspace
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,17 @@ class Settlement:
     def is_full(self) -> bool:
         """Whether so much is unconfirmed that nothing more may be admitted."""
         return len(self._outbox) >= OUTBOX_MAX
+
+    @property
+    def oldest_started_ms(self) -> int:
+        """When the request began that waits longest for its confirmation; 0 where none does."""
+        oldest = next(iter(self._outbox), None)
+        return 0 if oldest is None else ids.uuid7_ms(UUID(oldest))
+
+    @property
+    def is_journal_writable(self) -> bool:
+        """Whether the disk under the journal takes what is written."""
+        return self._journal.is_writable
 
     def write_down(
         self, event: UsageEvent, *, spec: Spec, charges: Mapping[str, int], amount_micro: int

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -29,8 +29,11 @@ from turnpike.control.caller import Power
 from turnpike.control.drf import PublicView, StrictSerializer, TenantView
 from turnpike.control.pages import PAGE_PARAMETERS, keyset_page, page_of
 from turnpike.kernel import clock
+from turnpike.kernel.errors import InvalidInput
 
 PASSWORD_LENGTH_MAX = 128
+REVOKE_KEYS = "revoke"
+KEYS_CHOICES = (REVOKE_KEYS, "keep")
 
 
 class MemberSerializer(serializers.Serializer[Any]):
@@ -152,11 +155,20 @@ class MemberView(TenantView):
         changed = members.change_role(caller=self.caller, member=member, role=role)
         return Response(_write_member(changed))
 
-    @extend_schema(operation_id="members_remove", responses={204: None})
-    def delete(self, _request: Request, user_id: str) -> Response:
-        """End a membership."""
+    @extend_schema(
+        operation_id="members_remove",
+        parameters=[OpenApiParameter("keys", str, enum=KEYS_CHOICES, default=REVOKE_KEYS)],
+        responses={204: None},
+    )
+    def delete(self, request: Request, user_id: str) -> Response:
+        """End a membership and revoke the keys that the person made; `keys=keep` leaves them."""
         member = access_member(self.caller, user_id, power=Power.MEMBERS_WRITE)
-        members.remove_member(caller=self.caller, member=member)
+        keys = request.query_params.get("keys", REVOKE_KEYS)
+        if keys not in KEYS_CHOICES:
+            raise InvalidInput("keys must be revoke or keep.", field="keys")
+        members.remove_member(
+            caller=self.caller, member=member, is_revoking_keys=keys == REVOKE_KEYS
+        )
         return Response(status=204)
 
 

@@ -1,16 +1,15 @@
 """Members: who belongs to the organization, in which role, and who is invited."""
 
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlencode
 
 from allauth.mfa.models import Authenticator
 from django import forms
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 
 from accounts.access import (
     access_invite,
@@ -22,7 +21,9 @@ from accounts.access import (
 from accounts.console.pages import TenantPage
 from accounts.console.words import INVITE_STATES, ROLE_NOTES, ROLES
 from accounts.models import Invite, InviteStatus, Member, Role
+from accounts.queries import count_keys_by_maker
 from accounts.services import members
+from accounts.services.invite_letters import invitation_address
 from accounts.services.members import SentInvite
 from turnpike.control.caller import Power
 from turnpike.control.forms import ConsoleForm
@@ -85,7 +86,7 @@ class MembersPage(TenantPage):
                 "invites": self._invites(),
                 "form": form or InviteForm(is_owner=self._is_owner()),
                 "sent": sent,
-                "link": link_of(sent) if sent is not None else "",
+                "link": invitation_address(sent.token) if sent is not None else "",
                 "can_write": self.caller.has_power(Power.MEMBERS_WRITE),
             },
             status=status,
@@ -98,6 +99,7 @@ class MembersPage(TenantPage):
         ) and not (is_owner and owners == 1)
         return {
             "member": member,
+            "keys": self._keys().get(member.user_id, 0),
             "role": ROLES[member.role],
             "roles": _roles(is_owner=self._is_owner()),
             "can_write": can_write,
@@ -110,6 +112,12 @@ class MembersPage(TenantPage):
             found = Authenticator.objects.filter(user__in=users, type=Authenticator.Type.TOTP)
             self._users = frozenset(found.values_list("user_id", flat=True))
         return self._users
+
+    def _keys(self) -> Mapping[int, int]:
+        """How many keys in force each person made."""
+        if not hasattr(self, "_counted"):
+            self._counted = count_keys_by_maker(self.tenant)
+        return self._counted
 
     def _invites(self) -> list[dict[str, Any]]:
         now = clock.utc_now()
@@ -131,27 +139,37 @@ class MemberPage(TenantPage):
         """Give another role, or end the membership."""
         member = access_member(self.caller, user_id, power=Power.MEMBERS_WRITE)
         if request.POST.get("action") == "remove":
-            members.remove_member(caller=self.caller, member=member)
-            return self.done(_("The member was removed."))
+            revoked = members.remove_member(
+                caller=self.caller, member=member, is_revoking_keys="revoke" in request.POST
+            )
+            return self.done(_removed(revoked))
         role = request.POST.get("role", "")
         if role not in Role.values:
             raise InvalidInput("role is not known.", field="role")
-        members.change_role(caller=self.caller, member=member, role=role)
+        members.change_role(
+            caller=self.caller,
+            member=member,
+            role=role,
+            is_revoking_keys="revoke_now" in request.POST,
+        )
         return self.done(_("The role was changed; it holds from the next page on."))
 
 
-class InvitePage(TenantPage):
+class InvitePage(MembersPage):
     """Changing one invitation."""
 
     powers = {"POST": Power.MEMBERS_WRITE}
+    proved = frozenset()
 
     def back(self) -> str:
         """The list."""
         return reverse("console-members")
 
-    def post(self, _request: HttpRequest, invite_id: str) -> HttpResponse:
-        """Take it back: its link stops working."""
+    def post(self, request: HttpRequest, invite_id: str = "") -> HttpResponse:
+        """Send it again under a new link, or take it back: its link stops working."""
         invite = access_invite(self.caller, invite_id, power=Power.MEMBERS_WRITE)
+        if request.POST.get("action") == "resend":
+            return self._show(sent=members.resend_invite(caller=self.caller, invite=invite))
         members.revoke_invite(caller=self.caller, invite=invite)
         return self.done(_("The invitation was taken back."))
 
@@ -170,9 +188,14 @@ class ChooseTenant(TenantPage):
         return redirect("console")
 
 
-def link_of(sent: SentInvite) -> str:
-    """The address at which an invitation is accepted."""
-    return f"{settings.PUBLIC_BASE_URL}{reverse('invitation')}?{urlencode({'token': sent.token})}"
+def _removed(revoked: int) -> str:
+    if not revoked:
+        return _("The member was removed. The keys that they made go on working.")
+    return ngettext(
+        "The member was removed, and %(count)s key that they made was revoked.",
+        "The member was removed, and %(count)s keys that they made were revoked.",
+        revoked,
+    ) % {"count": revoked}
 
 
 def _roles(*, is_owner: bool) -> list[tuple[str, str]]:
@@ -190,5 +213,5 @@ def _invite(row: Invite, status: InviteStatus) -> dict[str, Any]:
         "role": ROLES[row.role],
         "status": title,
         "tone": tone,
-        "is_open": status == InviteStatus.PENDING,
+        "is_open": status in (InviteStatus.PENDING, InviteStatus.EXPIRED),
     }

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from allauth.mfa.utils import is_mfa_enabled
-from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
@@ -25,6 +24,7 @@ from accounts.console.viewing import READING, Viewing, find_viewing
 from accounts.console.words import ROLES
 from accounts.models import Member, Role, Tenant, User
 from accounts.queries import list_memberships
+from accounts.services.platform_settings import is_second_factor_required
 from accounts.sign_in import check_proof
 from turnpike.control.caller import Caller, Power
 from turnpike.control.drf import client_address
@@ -186,5 +186,6 @@ def _view(request: HttpRequest, user: User, viewing: Viewing) -> Visit:
 
 def lacks_second_factor(user: User, *, is_privileged: bool) -> bool:
     """Whether somebody must set up a second factor before they go on."""
-    is_required = settings.REQUIRE_SECOND_FACTOR and (is_privileged or user.is_staff)
-    return is_required and not is_mfa_enabled(user)
+    if not (is_privileged or user.is_staff):
+        return False
+    return is_second_factor_required() and not is_mfa_enabled(user)

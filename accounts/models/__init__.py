@@ -1,5 +1,14 @@
 """The models of accounts, one module for each noun."""
 
+from accounts.models.lifecycle import (
+    AuditAnchor,
+    DataExport,
+    ExportPart,
+    Mail,
+    PlatformSetting,
+    RetentionRun,
+    TenantClosing,
+)
 from accounts.models.people import (
     EMAIL_LENGTH_MAX,
     IP_RANGES_MAX,
@@ -34,14 +43,21 @@ __all__ = [
     "SCOPES_MAX",
     "ApiKey",
     "ApiKeyStatus",
+    "AuditAnchor",
     "AuditEvent",
+    "DataExport",
+    "ExportPart",
     "IdempotentAnswer",
     "Invite",
     "InviteStatus",
     "LimitedModel",
+    "Mail",
     "Member",
+    "PlatformSetting",
+    "RetentionRun",
     "Role",
     "Tenant",
+    "TenantClosing",
     "TenantStatus",
     "User",
     "UserManager",

@@ -4,12 +4,13 @@ import hmac
 import json
 import logging
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from django.db import connection
 from django.db.models import QuerySet
 
-from accounts.models import REASON_LENGTH_MAX, AuditEvent, Tenant
+from accounts.models import REASON_LENGTH_MAX, AuditAnchor, AuditEvent, Tenant
 from accounts.services.policy import lock_tenant
 from turnpike.control.caller import Caller
 from turnpike.control.scope import platform_scope
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 PLATFORM_CHAIN_LOCK = 7_103
 _PURPOSE = b"turnpike.audit.chain"
 _CHECKED_AT_ONCE = 1_000
+_CUT_AT_ONCE = 5_000
 
 
 def record_audit(
@@ -33,6 +35,7 @@ def record_audit(
     before: Mapping[str, Any] | None = None,
     after: Mapping[str, Any] | None = None,
     reason: str = "",
+    at: datetime | None = None,
 ) -> AuditEvent:
     """Add a row in the transaction of the change itself; None as tenant: the platform's own log.
 
@@ -45,7 +48,7 @@ def record_audit(
     pepper_id, pepper = next(iter(env().peppers.items()))
     event = AuditEvent(
         tenant_id=tenant,
-        created_at=clock.utc_now(),
+        created_at=at or clock.utc_now(),
         actor=caller.actor,
         action=action,
         target=target,
@@ -54,7 +57,7 @@ def record_audit(
         address=caller.address,
         request_id=caller.request_id,
         reason=mask_secrets(reason)[:REASON_LENGTH_MAX],
-        previous_digest="" if last is None else last.digest,
+        previous_digest=_anchor_of(tenant) if last is None else last.digest,
         pepper_id=pepper_id,
     )
     event.digest = _digest(event, pepper)
@@ -64,7 +67,7 @@ def record_audit(
 
 def find_broken_event(*, tenant: int | None) -> AuditEvent | None:
     """The first row of a tenant's log that does not follow from the row before it, or None."""
-    peppers, previous = env().peppers, ""
+    peppers, previous = env().peppers, _anchor_of(tenant)
     rows = _chain_of(tenant).order_by("pk")
     for event in rows.iterator(chunk_size=_CHECKED_AT_ONCE):
         pepper = peppers.get(event.pepper_id)
@@ -90,6 +93,31 @@ def check_chains() -> int:
             logger.error("audit.chain_broken", extra={"tenant": tenant, "event": event.pk})
             broken += 1
     return broken
+
+
+def cut_audit(*, tenant: int | None, before: datetime) -> int:
+    """Remove the old end of a log; the chain goes on from its anchor. Returns how many rows went.
+
+    The database refuses to cut what is younger than a week.
+    """
+    removed = 0
+    while True:
+        with platform_scope("accounts.cut_audit"), connection.cursor() as cursor:
+            _lock_chain(tenant)
+            cursor.execute("SELECT accounts_cut_audit(%s, %s, %s)", [tenant, before, _CUT_AT_ONCE])
+            gone = int(cursor.fetchone()[0])
+        removed += gone
+        if gone < _CUT_AT_ONCE:
+            return removed
+
+
+def _anchor_of(tenant: int | None) -> str:
+    anchors = AuditAnchor.objects.all()
+    if tenant is None:
+        anchors = anchors.filter(tenant__isnull=True)
+    else:
+        anchors = anchors.filter(tenant_id=tenant)
+    return anchors.values_list("digest", flat=True).first() or ""
 
 
 def _chain_of(tenant: int | None) -> QuerySet[AuditEvent]:

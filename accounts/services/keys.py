@@ -132,6 +132,28 @@ def rotate_key(*, caller: Caller, key: ApiKey, grace: timedelta) -> IssuedKey:
     return issued
 
 
+def revoke_keys_of(*, caller: Caller, tenant: int, user: int | None = None) -> int:
+    """Revoke what one person made, or all keys of a tenant, in one change; returns how many."""
+    lock_tenant(tenant)
+    rows = ApiKey.objects.filter(tenant_id=tenant, revoked_at__isnull=True)
+    if user is not None:
+        rows = rows.filter(created_by_id=user)
+    keys, now = list(rows.order_by("pk")), clock.utc_now()
+    for key in keys:
+        before, after = apply_changes(key, {"revoked_at": now})
+        record_audit(
+            actor=caller,
+            tenant=tenant,
+            action="key.revoked",
+            target=key.public_id,
+            before=before,
+            after=after,
+        )
+    if keys:
+        touch_tenant(tenant, keys=[key.pk for key in keys])
+    return len(keys)
+
+
 def end_graces() -> int:
     """Revoke replaced keys whose grace is over; how many there were."""
     with platform_scope("accounts.end_graces"):

@@ -10,7 +10,7 @@ from django.core import signing
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 
-from accounts.access import check_role
+from accounts.access import check_power, check_role
 from accounts.models import (
     EMAIL_LENGTH_MAX,
     Invite,
@@ -23,9 +23,11 @@ from accounts.models import (
 )
 from accounts.queries import find_invite_by_hash
 from accounts.services.audit import record_audit
+from accounts.services.invite_letters import mail_invite
+from accounts.services.keys import revoke_keys_of
 from accounts.services.policy import lock_tenant
 from accounts.services.settings import check_name
-from turnpike.control.caller import Caller
+from turnpike.control.caller import Caller, Power
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import clock, ids
 from turnpike.kernel.errors import Conflict, InvalidInput, NotAuthenticated, NotFound
@@ -67,6 +69,7 @@ def invite_member(*, caller: Caller, tenant: Tenant, email: str, role: str) -> S
         expires_at=clock.utc_now() + INVITE_LASTS,
     )
     _record(caller, invite, "invite.created", after={"email": address, "role": role})
+    mail_invite(invite, token=token)
     return SentInvite(invite=invite, token=token)
 
 
@@ -78,6 +81,7 @@ def resend_invite(*, caller: Caller, invite: Invite) -> SentInvite:
     row.expires_at = clock.utc_now() + INVITE_LASTS
     row.save(update_fields=["token_hash", "expires_at"])
     _record(caller, row, "invite.resent", after={"expires_at": clock.rfc3339(row.expires_at)})
+    mail_invite(row, token=token)
     return SentInvite(invite=row, token=token)
 
 
@@ -129,8 +133,10 @@ def add_member(*, caller: Caller, tenant: Tenant, user: User, role: str) -> Memb
     return member
 
 
-def change_role(*, caller: Caller, member: Member, role: str) -> Member:
-    """Give a member another role. The last owner stays one."""
+def change_role(
+    *, caller: Caller, member: Member, role: str, is_revoking_keys: bool = False
+) -> Member:
+    """Give a member another role. The last owner stays one; keys stay unless they shall go."""
     row = _lock_member(member)
     check_role(caller, row.role)
     check_role(caller, role)
@@ -141,17 +147,30 @@ def change_role(*, caller: Caller, member: Member, role: str) -> Member:
     _record_member(
         caller, row, "member.role_changed", before={"role": before}, after={"role": role}
     )
+    if is_revoking_keys:
+        _revoke_keys(caller, row)
     return row
 
 
-def remove_member(*, caller: Caller, member: Member) -> None:
-    """End a membership. The last owner stays; the person's keys stay too, for programs use them."""
+def remove_member(*, caller: Caller, member: Member, is_revoking_keys: bool = True) -> int:
+    """End a membership, and the keys that the person made unless programs are to keep them.
+
+    The last owner stays. Returns how many keys were revoked.
+    """
     row = _lock_member(member)
     if row.user_id != caller.user:
         check_role(caller, row.role)
     _check_not_last_owner(row)
     _record_member(caller, row, "member.removed", before={"role": row.role})
+    revoked = _revoke_keys(caller, row) if is_revoking_keys else 0
     row.delete()
+    return revoked
+
+
+def _revoke_keys(caller: Caller, member: Member) -> int:
+    if member.user_id != caller.user:
+        check_power(caller, Power.KEYS_WRITE)
+    return revoke_keys_of(caller=caller, tenant=member.tenant_id, user=member.user_id)
 
 
 def _lock_member(member: Member) -> Member:

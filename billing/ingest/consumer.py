@@ -17,10 +17,10 @@ from django.db import InterfaceError, OperationalError
 
 from billing.ingest.parsing import Unreadable, find_request_id, fingerprint_of, parse_event
 from billing.services.letters import Letter
-from billing.services.partitions import ensure_partitions
+from billing.services.partitions import FORGOTTEN, ensure_partitions, is_forgotten
 from billing.services.posting import publish_wallet
 from billing.services.usage import Incoming, Mark, no_mark, post_usage
-from turnpike.kernel import clock, keyspace
+from turnpike.kernel import clock, ids, keyspace
 
 logger = logging.getLogger(__name__)
 
@@ -190,9 +190,14 @@ def _parse_all(stream: str, entries: Sequence[Entry]) -> tuple[list[Incoming], l
     events, letters = [], []
     for entry in entries:
         try:
-            events.append(parse_event(entry.body, stream=stream, stream_id=entry.stream_id))
+            event = parse_event(entry.body, stream=stream, stream_id=entry.stream_id)
         except Unreadable as error:
             letters.append(_letter(stream, entry, str(error)))
+            continue
+        if is_forgotten(clock.datetime_of_us(ids.uuid7_ms(event.request) * 1_000).date()):
+            letters.append(_letter(stream, entry, FORGOTTEN))
+        else:
+            events.append(event)
     return events, letters
 
 

@@ -23,6 +23,13 @@ from billing.models.ledger import (
 )
 from billing.models.state import PlatformState
 from billing.models.tiers import Subscription, Tier, TierGroupLimit
+from billing.models.upkeep import (
+    Announcement,
+    ComponentDay,
+    ForgottenMonth,
+    ForgottenPosting,
+    ReconciliationRun,
+)
 from billing.models.upstreams import Route, Upstream, UpstreamCredential
 from billing.models.usage import (
     DeadLetter,
@@ -33,11 +40,15 @@ from billing.models.usage import (
 )
 
 __all__ = [
+    "Announcement",
     "BillingDetails",
     "BillingPeriod",
     "CatalogModel",
+    "ComponentDay",
     "CreditGrant",
     "DeadLetter",
+    "ForgottenMonth",
+    "ForgottenPosting",
     "Invoice",
     "InvoiceFile",
     "InvoiceLine",
@@ -53,6 +64,7 @@ __all__ = [
     "PriceSet",
     "RatingDifference",
     "RatingRun",
+    "ReconciliationRun",
     "Route",
     "Seller",
     "SpendCounter",

@@ -6,7 +6,7 @@ exact at any time; those of Redis look again, as requests in flight move it betw
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -15,7 +15,9 @@ import redis
 from django.db import connection
 
 from billing.models.ledger import WALLET_KINDS, Wallet
+from billing.models.upkeep import ReconciliationRun
 from billing.services.invoice_checks import INVOICE_CHECKS
+from billing.services.partitions import forgotten_until
 from billing.services.rollups import compare_counters, compare_rollups
 from turnpike.control.redis import redis_client, text_of
 from turnpike.control.scope import platform_scope
@@ -41,6 +43,7 @@ class Finding:
 def reconcile(*, since: datetime = BEGINNING) -> list[Finding]:
     """Run all checks; rollups and counters from `since` on."""
     until = clock.utc_now() + AHEAD
+    since = max(since, _first_sure())
     return [
         *(check(name) for name in POSTGRES_CHECKS),
         _of_rows("rollups", compare_rollups(since=since, until=until)),
@@ -52,6 +55,24 @@ def reconcile(*, since: datetime = BEGINNING) -> list[Finding]:
 def check(name: str) -> Finding:
     """Run one of the checks of PostgreSQL."""
     return _of_rows(name, _rows(POSTGRES_CHECKS[name]))
+
+
+def reconcile_and_keep(*, actor: str) -> ReconciliationRun:
+    """Run all checks and keep what they found, for operators to read."""
+    began_us = clock.now_us()
+    findings = reconcile()
+    return ReconciliationRun.objects.create(
+        differences=sum(finding.differences for finding in findings),
+        findings=[asdict(finding) for finding in findings],
+        took_ms=(clock.now_us() - began_us) // 1_000,
+        actor=actor,
+    )
+
+
+def _first_sure() -> datetime:
+    """Rollups and counters of dropped months have no events to be compared with."""
+    first = forgotten_until()
+    return BEGINNING if first is None else datetime(first.year, first.month, 1, tzinfo=UTC)
 
 
 def _rows(query: str) -> list[Any]:
@@ -144,7 +165,10 @@ POSTGRES_CHECKS: Mapping[str, str] = {
     "events_and_ledger": """
 WITH used AS (
   SELECT 'usage:' || posting_id || ':' || tenant_id AS idem_key, sum(amount_nano) AS nano
-  FROM billing_usage_event GROUP BY posting_id, tenant_id HAVING sum(amount_nano) <> 0
+  FROM (
+    SELECT posting_id, tenant_id, amount_nano FROM billing_usage_event
+    UNION ALL SELECT posting_id, tenant_id, amount_nano FROM billing_forgotten_posting
+  ) AS all_postings GROUP BY posting_id, tenant_id HAVING sum(amount_nano) <> 0
 ), booked AS (
   SELECT txn.idem_key, sum(-entry.side * entry.amount) AS nano
   FROM billing_ledger_txn AS txn JOIN billing_ledger_entry AS entry ON entry.txn_id = txn.id

@@ -71,6 +71,10 @@ class Env(BaseSettings):
     require_second_factor: bool = Field(
         default=False, description="Owners and staff reach the consoles with a second factor only."
     )
+    mail_url: str = Field(
+        "", description="smtp://, smtps:// or file:/folder; empty: files in STATE_DIR/mail."
+    )
+    mail_from: str = Field("", description="Who mail is from; empty: turnpike@ the public host.")
     anthropic_api_key: str = Field("", description="Adds Anthropic as an upstream at bootstrap.")
     state_dir: Path = Field(ROOT / "var", description="State of `manage.py up`.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")

@@ -46,8 +46,12 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "expire-grants": every(60, "billing.tasks.expire_grants"),
     "close-periods": every(300, "billing.tasks.close_periods"),
     # Housekeeping.
+    "deliver-mail": every(30, "accounts.tasks.deliver_mail"),
     "reconcile-usage": hourly("billing.tasks.reconcile_usage", minute=17),
     "check-audit-chains": daily("accounts.tasks.check_audit_chains", hour=3, minute=10),
     "purge-answers": daily("accounts.tasks.purge_answers", hour=3, minute=40),
+    "build-exports": every(60, "billing.tasks.build_exports"),
+    "look-at-components": every(60, "billing.tasks.look_at_components"),
+    "apply-retention": daily("billing.tasks.apply_retention", hour=4, minute=10),
     "make-partitions": daily("billing.tasks.make_partitions", hour=2, minute=40),
 }

@@ -1,10 +1,18 @@
-"""enqueue_on_commit(name, ...): how a service asks for work without importing tasks."""
+"""enqueue_on_commit(name, ...): how a service asks for work without importing tasks.
 
+The broker may be away: what is asked for here is also found by a periodic task, so that nobody is
+told that a change failed which was made.
+"""
+
+import logging
 from functools import partial
 from typing import Any
 
 from celery import current_app
 from django.db import transaction
+from kombu.exceptions import OperationalError
+
+logger = logging.getLogger(__name__)
 
 
 def enqueue_on_commit(task_name: str, **arguments: Any) -> None:
@@ -13,4 +21,7 @@ def enqueue_on_commit(task_name: str, **arguments: Any) -> None:
 
 
 def _send(task_name: str, arguments: dict[str, Any]) -> None:
-    current_app.send_task(task_name, kwargs=arguments)
+    try:
+        current_app.send_task(task_name, kwargs=arguments, retry=False)
+    except OperationalError:
+        logger.warning("task.not_sent", extra={"task": task_name})

@@ -11,6 +11,7 @@ SLOTS = 16_384  # of a Redis Cluster
 
 PLANE = "tp:plane"  # hash: tiers, models, prices, routes, upstreams. Writer: billing.snapshots
 GATEWAYS = "tp:gw"  # zset: live gateway workers, beaten every 5 s. Writer: proxy
+LOOKS = "tp:looks"  # list: looks at components, until PostgreSQL has them. Writer: billing
 MOVES = "tp:moves"  # zset: `conversation:upstream` -> ms when it came to live there. Writer: proxy
 RATIOS = "tp:ratios"  # hash: model -> what was learned of its tokens, as JSON. Writer: proxy
 CONSUMER_GROUP = "ingest"
@@ -125,6 +126,21 @@ def idempotent(tenant: int | str, workspace: int | str, digest: str) -> str:
 def idempotent_bytes(tenant: int | str, hour: int) -> str:
     """Counter with an expiry: the bytes of answers kept for a tenant in an hour. Writer: proxy."""
     return f"{tag(shard_of(tenant))}:onces:{tenant}:{hour}"
+
+
+def gateway_facts(worker: str) -> str:
+    """Hash with an expiry of 20 s: what one gateway knows of itself. Writer: proxy, every 5 s.
+
+    `at_ms`, `open`, `unconfirmed`, `oldest_started_ms` (0: nothing waits), `journal_bytes`,
+    `is_writable`, `fallback_admitted`, `redis_connects`, `round_errors`, `pid`. Numbers as text;
+    counts since the process began.
+    """
+    return f"tp:gateway:{worker}"
+
+
+def job_record(task: str) -> str:
+    """Hash: how a task's runs went. Writer: turnpike.control.job_records."""
+    return f"tp:job:{task}"
 
 
 def upstream_tag(upstream: int) -> str:
