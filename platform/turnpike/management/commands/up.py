@@ -94,5 +94,7 @@ def _greet(state: StateDir, output: Output) -> None:
         "    -H 'anthropic-version: 2023-06-01' -H 'content-type: application/json' \\",
         f"    -d '{json.dumps(body)}'",
         "",
+        "  Charts are empty yet: `python manage.py demo_traffic --history 30` in another terminal.",
+        "",
     )
     output.say("\n".join(lines), event="ready")
