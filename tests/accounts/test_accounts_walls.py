@@ -8,11 +8,16 @@ from django.db.models import Model
 
 from accounts.models import (
     ApiKey,
+    AuditAnchor,
     AuditEvent,
+    DataExport,
+    ExportPart,
     IdempotentAnswer,
     Invite,
+    Mail,
     Member,
     Tenant,
+    TenantClosing,
     User,
     Workspace,
 )
@@ -38,6 +43,11 @@ OWNED: tuple[type[Model], ...] = (
     ApiKey,
     AuditEvent,
     IdempotentAnswer,
+    Mail,
+    DataExport,
+    ExportPart,
+    TenantClosing,
+    AuditAnchor,
 )
 
 
@@ -48,6 +58,12 @@ def _fill(tenant: Tenant) -> None:
     with tenant_scope(tenant.pk):
         IdempotentAnswer.objects.create(
             tenant=tenant, actor="user_1", key="k", request_digest="0" * 64
+        )
+        export = DataExport.objects.create(tenant=tenant, requested_by=make_user())
+        ExportPart.objects.create(tenant=tenant, export=export, place=0, data=b"x")
+        TenantClosing.objects.create(tenant=tenant, closed_by="user_1", erase_at=clock.utc_now())
+        AuditAnchor.objects.create(
+            tenant=tenant, digest="", removed=1, removed_before=clock.utc_now()
         )
 
 

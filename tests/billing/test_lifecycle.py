@@ -244,7 +244,7 @@ def test_months_of_events_go_and_the_books_still_agree(
         rid = ids.uuid7(at_ms=int(at.timestamp() * 1_000))
         append(redis_client, make_event(shop, rid=rid))
     ingest(redis_client)
-    assert [finding.differences for finding in reconcile()] == [0] * 10
+    assert {finding.differences for finding in reconcile()} == {0}
 
     run = apply_retention(at=clock.utc_now())
 
@@ -255,7 +255,7 @@ def test_months_of_events_go_and_the_books_still_agree(
         assert UsageRollup.objects.count() == 2
         assert ForgottenPosting.objects.count() == 1
         assert ForgottenMonth.objects.get().month == old.date().replace(day=1)
-    assert [finding.differences for finding in reconcile()] == [0] * 10
+    assert {finding.differences for finding in reconcile()} == {0}
 
 
 def test_nothing_is_posted_into_a_month_that_went(
