@@ -23,6 +23,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     ),
     path("language", set_language, name="set_language"),
     console_urls.invitation,
+    *console_urls.public,
     path("accounts/", include(sign_in_urls)),
     path("console/", include(console_urls.console)),
     path("console", RedirectView.as_view(pattern_name="console")),

@@ -4,6 +4,7 @@ from django.urls import path
 
 from accounts.console import audit, invitations, members, organization
 from billing.console import limits, logs, models, money, usage
+from turnpike.web import docs_pages
 from turnpike.web.getting_started import StartPage
 from turnpike.web.keys import ChangeKeyPage, KeysPage, RotateKeyPage
 from turnpike.web.overview import OverviewPage
@@ -19,6 +20,8 @@ console = [
         PlaygroundReceipt.as_view(),
         name="console-playground-receipt",
     ),
+    path("docs", docs_pages.DocsPage.as_view(), name="console-docs"),
+    path("docs/<slug:slug>", docs_pages.DocPage.as_view(), name="console-doc"),
     path("models", models.ModelsPage.as_view(), name="console-models"),
     path("keys", KeysPage.as_view(), name="console-keys"),
     path("keys/<str:key_id>", ChangeKeyPage.as_view(), name="console-key"),
@@ -37,3 +40,10 @@ console = [
 ]
 
 invitation = path("accounts/invite", invitations.InvitationPage.as_view(), name="invitation")
+
+# For everybody, without a session: they say nothing of any organization.
+public = [
+    path("docs/<slug:slug>.md", docs_pages.markdown, name="docs-markdown"),
+    path("llms.txt", docs_pages.llms, name="llms"),
+    path("llms-full.txt", docs_pages.llms_full, name="llms-full"),
+]

@@ -60,6 +60,7 @@ SECTIONS: tuple[tuple[Any, tuple[Entry, ...]], ...] = (
                 icon="cpu",
                 power=Power.USAGE_READ,
             ),
+            Entry(route="console-docs", title=_("Docs"), icon="book-open", power=Power.TENANT_READ),
         ),
     ),
     (
