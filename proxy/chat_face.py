@@ -3,6 +3,8 @@
 What is admitted, held, journaled, metered and settled is the Messages request that was made of it.
 """
 
+from collections.abc import Awaitable, Callable
+
 import msgspec
 
 from proxy.admission import Ask
@@ -43,6 +45,16 @@ class ChatFace:
         return msgspec.structs.replace(
             ask, headers={**ask.headers, VERSION[0]: VERSION[1]}, is_chat=True
         )
+
+    @property
+    def below(self) -> Send:
+        """Where the converted answer goes."""
+        return self._send
+
+    async def run_over(self, run: Callable[[Send], Awaitable[None]], send: Send) -> None:
+        """Run something that sends to this face, with the converted answer going another way."""
+        self._send = send
+        await run(self)
 
     async def __call__(self, message: Message) -> None:
         """Send on what stands for this part of an answer."""

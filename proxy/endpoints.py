@@ -3,7 +3,8 @@
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from urllib.parse import unquote
 
 from proxy.admission import Admitter, Ask
@@ -16,11 +17,13 @@ from proxy.config import MIB, ProxyConfig
 from proxy.conversion.chat_models import with_chat_fields
 from proxy.counting import Counter
 from proxy.http_protocol import BODY_IN_SCOPE
+from proxy.idempotency import HEADER, Claim, Idempotency, fingerprint_of
 from proxy.metrics import METRICS
 from proxy.models_api import get_model, list_models, list_models_of_both
 from proxy.pipeline import Pipeline
 from proxy.responses import error_body, send_answer
-from turnpike.contracts.snapshots import SCOPE_MODELS
+from proxy.snapshots import View
+from turnpike.contracts.snapshots import SCOPE_MESSAGES, SCOPE_MODELS
 from turnpike.kernel import clock, ids
 
 logger = logging.getLogger(__name__)
@@ -34,6 +37,9 @@ POST_PATHS = frozenset(("/v1/messages", "/v1/messages/count_tokens"))
 NAMED_PATHS = POST_PATHS | {CHAT_PATH, MODELS_PATH}
 
 
+Run = Callable[[Send], Awaitable[None]]
+
+
 class ClientGone(Exception):
     """The client hung up before its request was complete."""
 
@@ -42,8 +48,15 @@ class Endpoints:
     """The data plane's API."""
 
     def __init__(
-        self, *, config: ProxyConfig, admitter: Admitter, pipeline: Pipeline, counter: Counter
+        self,
+        *,
+        config: ProxyConfig,
+        admitter: Admitter,
+        pipeline: Pipeline,
+        counter: Counter,
+        idempotency: Idempotency,
     ) -> None:
+        self._idempotency = idempotency
         self._config = config
         self._admitter = admitter
         self._pipeline = pipeline
@@ -100,15 +113,39 @@ class Endpoints:
         raw = await self._body(ask, scope, receive)
         if path == "/v1/messages":
             body = read_messages_body(raw)
-            await self._pipeline.messages(ask, view, body, receive, send)
+            if HEADER in ask.headers:
+                run = partial(self._pipeline.messages, ask, view, body, receive)
+                await self._once(path, ask, view, raw, send, run)
+            else:
+                await self._pipeline.messages(ask, view, body, receive, send)
         else:
             body = read_messages_body(raw, is_counting=True)
             await self._counter.count_tokens(ask, view, body, send)
 
     async def _chat(self, ask: Ask, scope: Scope, receive: Receive, face: ChatFace) -> None:
         view = await self._admitter.authenticate(ask)
-        body = face.read(await self._body(ask, scope, receive), view)
-        await self._pipeline.messages(face.ask_of(ask), view, body, receive, face)
+        raw = await self._body(ask, scope, receive)
+        body = face.read(raw, view)
+        run = partial(self._pipeline.messages, face.ask_of(ask), view, body, receive)
+        if HEADER in ask.headers:
+            run_below = partial(face.run_over, run)
+            await self._once(CHAT_PATH, ask, view, raw, face.below, run_below)
+        else:
+            await run(face)
+
+    async def _once(
+        self, path: str, ask: Ask, view: View, raw: bytes, send: Send, run: Run
+    ) -> None:
+        """The request as one of its Idempotency-Key: run, or answered as it was before."""
+        claim = Claim(
+            key=ask.headers[HEADER],
+            tenant=view.key.tenant,
+            workspace=view.key.workspace,
+            rid=ask.rid,
+            fingerprint=fingerprint_of(path, raw),
+        )
+        check = partial(self._admitter.standing, ask, view, scope=SCOPE_MESSAGES)
+        await self._idempotency.serve(claim, send, run, check)
 
     async def _models(self, path: str, ask: Ask, scope: Scope, send: Send) -> None:
         view = await self._admitter.authenticate(ask)

@@ -11,6 +11,7 @@ from proxy.config import ProxyConfig
 from proxy.counting import Counter
 from proxy.ending import Ending
 from proxy.endpoints import Endpoints
+from proxy.idempotency import Idempotency
 from proxy.journal import Journal, JournalUnwritable
 from proxy.keeper import Keeper
 from proxy.limiter.caps import UpstreamCaps
@@ -109,12 +110,7 @@ class Gateway:
             switchboard=self.switchboard,
             owners=owners,
         )
-        self.endpoints = Endpoints(
-            config=config,
-            admitter=admitter,
-            pipeline=pipeline,
-            counter=Counter(admitter=admitter, forwarder=forwarder, switchboard=self.switchboard),
-        )
+        self.endpoints = self._build_endpoints(admitter, pipeline, forwarder)
         self.shared_metrics = SharedMetrics(METRICS, config.metrics_dir)
         self._tasks: list[asyncio.Task[None]] = []
         self._has_come_back = asyncio.Event()
@@ -174,6 +170,17 @@ class Gateway:
         self._journal.close()
         await self._client.close()
         await self._pipe.stop()
+
+    def _build_endpoints(
+        self, admitter: Admitter, pipeline: Pipeline, forwarder: Forwarder
+    ) -> Endpoints:
+        return Endpoints(
+            config=self.config,
+            admitter=admitter,
+            pipeline=pipeline,
+            idempotency=Idempotency(self._pipe),
+            counter=Counter(admitter=admitter, forwarder=forwarder, switchboard=self.switchboard),
+        )
 
     def _build_forwarder(self) -> Forwarder:
         return Forwarder(

@@ -90,6 +90,7 @@ def seen(client: "redis.Redis") -> dict[str, Any]:
 
 
 SETTLED = {"st": "settled", "hold": HELD, "rank": 2, "scopes": "t,k3", "rid": RID}
+PAID = {"st": "posted", "paid": str(HELD)}
 FREE, KEPT = [None, None], [b"100", b"100"]
 
 
@@ -97,8 +98,8 @@ FREE, KEPT = [None, None], [b"100", b"100"]
     ("record", "rank", "left", "freed"),
     [
         # settled, and PostgreSQL has it as well or better: the hold ends
-        (SETTLED, 2, ({"st": "posted", "posted": "2", "rank": "2"}, 0, FREE, 0, 1), 1),
-        (SETTLED, 3, ({"st": "posted", "posted": "3", "rank": "3"}, 0, FREE, 0, 1), 1),
+        (SETTLED, 2, ({**PAID, "posted": "2", "rank": "2"}, 0, FREE, 0, 1), 1),
+        (SETTLED, 3, ({**PAID, "posted": "3", "rank": "3"}, 0, FREE, 0, 1), 1),
         # a better event is on its way: only noted
         (SETTLED, 1, ({**SETTLED, "posted": "1"}, 100, KEPT, 1, 1), 0),
         ({**SETTLED, "posted": 1}, 0, ({**SETTLED, "posted": "1"}, 100, KEPT, 1, 1), 0),

@@ -19,6 +19,7 @@ def test_these_are_all_the_scripts() -> None:
         "admit.lua",
         "beat.lua",
         "caps.lua",
+        "once.lua",
         "posted.lua",
         "settle.lua",
         "shared.lua",

@@ -56,9 +56,10 @@ local function drop_hold(hold, scopes)
 end
 
 -- What is left of a request: enough to know a repetition and a better event from one another.
-local function bury(key, member, posted_rank, best_rank)
+local function bury(key, member, posted_rank, best_rank, paid)
   redis.call('DEL', key)
   redis.call('HSET', key, 'st', 'posted', 'posted', I(posted_rank), 'rank', I(best_rank))
+  if paid then redis.call('HSET', key, 'paid', I(paid)) end
   redis.call('PEXPIRE', key, TOMBSTONE_MS)
   if posted_rank >= best_rank then redis.call('ZREM', unposted, member) end
 end
@@ -78,7 +79,7 @@ for i = 5, #KEYS do
     -- Open: adopted after a loss of data, although PostgreSQL has it.
     drop_hold(hold, r[5])
     if state == 'open' then redis.call('ZREM', open, member) end
-    bury(key, member, rank, rank)
+    bury(key, member, rank, rank, state == 'settled' and hold or nil)
     freed = freed + 1
   elseif rank > known then
     bury(key, member, rank, math.max(rank, best))
