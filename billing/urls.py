@@ -2,7 +2,17 @@
 
 from django.urls import include, path
 
-from billing.api import catalog, features, ledger, refusals, reports, requests, upstreams, usage
+from billing.api import (
+    catalog,
+    features,
+    invoices,
+    ledger,
+    refusals,
+    reports,
+    requests,
+    upstreams,
+    usage,
+)
 
 api = [
     path("models", catalog.ModelsView.as_view()),
@@ -10,9 +20,18 @@ api = [
     path("tier", catalog.TierView.as_view()),
     path("balance", ledger.BalanceView.as_view()),
     path("ledger", ledger.LedgerView.as_view()),
+    path("billing_details", invoices.BillingDetailsView.as_view()),
+    path("invoices", invoices.InvoicesView.as_view()),
+    path("invoices/<str:invoice_id>", invoices.InvoiceView.as_view()),
+    path("invoices/<str:invoice_id>/pdf", invoices.InvoiceFileView.as_view()),
+    path("invoices/<str:invoice_id>/lines", invoices.InvoiceLinesView.as_view()),
+    path(
+        "invoices/<str:invoice_id>/lines/<str:line>/requests", invoices.LineRequestsView.as_view()
+    ),
     path("usage", usage.UsageView.as_view()),
     path("requests", requests.RequestsView.as_view()),
     path("requests/<str:request_id>", requests.RequestView.as_view()),
+    path("requests/<str:request_id>/entries", invoices.RequestEntriesView.as_view()),
     path("refusals", refusals.RefusalsView.as_view()),
     path("disconnect", features.DisconnectView.as_view()),
     path("operator/features", features.FeaturesView.as_view()),

@@ -14,6 +14,7 @@ from billing.api.spans import read_time
 from billing.models.catalog import PriceSet
 from billing.models.ledger import DEBIT, LedgerEntry, LedgerTxn
 from billing.models.usage import UpstreamAttempt, UsageEvent
+from billing.queries.documents import correction_keys
 from billing.queries.requests import (
     NUMBERS,
     WORDS,
@@ -125,7 +126,7 @@ class RequestView(TenantView):
         """The event and its revisions, prices, ledger entries and attempts."""
         assert self.caller.tenant is not None
         tenant = self.caller.tenant
-        number = _parse_request_id(request_id)
+        number = parse_request_id(request_id)
         revisions = list_revisions(tenant=tenant, request=number)
         if not revisions:
             raise NotFound("There is no such request.")
@@ -142,8 +143,12 @@ class RequestView(TenantView):
                 "price_set": _price_set(newest.price_set_id),
                 "revisions": [_revision(item) for item in revisions],
                 "ledger": [
-                    _posting(txn, entries)
-                    for txn, entries in list_postings(tenant=tenant, postings=postings)
+                    posting_answer(txn, entries)
+                    for txn, entries in list_postings(
+                        tenant=tenant,
+                        postings=postings,
+                        keys=correction_keys(tenant=tenant, request=number),
+                    )
                 ],
                 "attempts": [
                     _attempt(item) for item in list_attempts(tenant=tenant, request=number)
@@ -248,7 +253,7 @@ def _revision(item: UsageEvent) -> dict[str, Any]:
     }
 
 
-def _posting(txn: LedgerTxn, entries: list[LedgerEntry]) -> dict[str, Any]:
+def posting_answer(txn: LedgerTxn, entries: list[LedgerEntry]) -> dict[str, Any]:
     """A posting of a batch: its entries stand for all requests that it charged."""
     return {
         "id": str(txn.pk),
@@ -278,7 +283,8 @@ def _attempt(item: UpstreamAttempt) -> dict[str, Any]:
     }
 
 
-def _parse_request_id(text: str) -> UUID:
+def parse_request_id(text: str) -> UUID:
+    """The UUID of a request's public id. Raises NotFound."""
     try:
         return ids.parse_public_id(ids.REQUEST, text)
     except ValueError as error:

@@ -14,6 +14,7 @@ from accounts.console.pages import TenantPage
 from accounts.models import ApiKey, Workspace
 from billing.models.catalog import PriceSet
 from billing.models.usage import UsageEvent
+from billing.queries.documents import COMPONENTS, correction_keys
 from billing.queries.requests import (
     NUMBERS,
     WORDS,
@@ -40,14 +41,6 @@ SPANS = {
 STATUSES = (200, 400, 404, 429, 500, 529)
 NOBODY = -1
 TEXT_LENGTH_MAX = 128
-COMPONENTS: Mapping[str, Any] = {
-    "input": gettext_lazy("Input"),
-    "output": gettext_lazy("Output"),
-    "cache_write_5m": gettext_lazy("Cache write, 5 minutes"),
-    "cache_write_1h": gettext_lazy("Cache write, 1 hour"),
-    "cache_read": gettext_lazy("Cache read"),
-    "web_search": gettext_lazy("Web search"),
-}
 KNOWLEDGE: Mapping[str, Any] = {
     "void": gettext_lazy("Nothing was used"),
     "estimated": gettext_lazy("Estimated from what was sent"),
@@ -146,7 +139,11 @@ class LogPage(TenantPage):
                 .first(),
                 "revisions": revisions,
                 "attempts": list_attempts(tenant=self.tenant, request=number),
-                "postings": list_postings(tenant=self.tenant, postings=postings),
+                "postings": list_postings(
+                    tenant=self.tenant,
+                    postings=postings,
+                    keys=correction_keys(tenant=self.tenant, request=number),
+                ),
                 "can_read_money": self.caller.has_power(Power.BILLING_READ),
             },
         )

@@ -1,26 +1,21 @@
-"""Billing: what is left, the credit that was given, and what moved the balance."""
+"""Billing: what is left, documents, the credit that was given, what moved the balance."""
 
 import contextlib
-from collections.abc import Mapping
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
-from django.utils.translation import gettext_lazy as _
 
 from accounts.console.pages import TenantPage
+from billing.models.invoices import Invoice
 from billing.models.ledger import WALLET_KINDS, LedgerTxn
 from billing.queries.balance import change_of, list_grants, list_ledger, read_balance
+from billing.queries.documents import KINDS, MOVEMENTS, STATUSES, TONES, list_documents
+from billing.services.documents import can_render
 from turnpike.control.caller import Power
 from turnpike.control.pages import parse_bigint
 
 SHOWN = 50
-KINDS: Mapping[str, Any] = {
-    "grant": _("Credit granted"),
-    "grant_expiry": _("Credit expired"),
-    "top_up": _("Top-up"),
-    "usage": _("Usage"),
-    "reversal": _("Reversal"),
-}
+DOCUMENTS_SHOWN = 13
 
 
 class BillingPage(TenantPage):
@@ -36,6 +31,11 @@ class BillingPage(TenantPage):
         found = list(rows[: SHOWN + 1])
         shown = found[:SHOWN]
         grants = list_grants(self.tenant)
+        documents = list_documents(self.tenant).order_by("-pk")
+        with contextlib.suppress(KeyError, ValueError):
+            documents = documents.filter(pk__lt=parse_bigint(request.GET["documents"]))
+        found_documents = list(documents[: DOCUMENTS_SHOWN + 1])
+        shown_documents = found_documents[:DOCUMENTS_SHOWN]
         return self.page(
             "billing/money.html",
             {
@@ -43,16 +43,30 @@ class BillingPage(TenantPage):
                 "grants": grants,
                 "granted_nano": sum(grant.account.balance_nano for grant in grants),
                 "postings": [_posting(row) for row in shown],
+                "documents": [_document(row) for row in shown_documents],
+                "next_document": (
+                    shown_documents[-1].pk if len(found_documents) > DOCUMENTS_SHOWN else None
+                ),
+                "can_render": can_render(),
                 "next": shown[-1].pk if len(found) > SHOWN else None,
             },
         )
+
+
+def _document(row: Invoice) -> dict[str, Any]:
+    return {
+        "row": row,
+        "title": KINDS[row.kind],
+        "status": STATUSES[row.status],
+        "tone": TONES[Invoice.Status(row.status)],
+    }
 
 
 def _posting(row: LedgerTxn) -> dict[str, Any]:
     entries = list(row.entries.all())
     return {
         "row": row,
-        "title": KINDS.get(row.kind, row.kind),
+        "title": MOVEMENTS.get(row.kind, row.kind),
         "change_nano": change_of(entries),
         "reason": str(row.memo.get("reason", "")),
         "entries": [entry for entry in entries if entry.account.kind in WALLET_KINDS],

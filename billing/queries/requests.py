@@ -101,12 +101,15 @@ def list_attempts(*, tenant: int, request: UUID) -> list[UpstreamAttempt]:
 
 
 def list_postings(
-    *, tenant: int, postings: Iterable[UUID]
+    *, tenant: int, postings: Iterable[UUID], keys: Iterable[str] = ()
 ) -> list[tuple[LedgerTxn, list[LedgerEntry]]]:
-    """The ledger transactions of these postings with their entries on the tenant's accounts."""
-    names = [f"usage:{posting}:{tenant}" for posting in postings]
+    """The ledger transactions of these postings with their entries on the tenant's accounts.
+
+    `keys` name further postings of the tenant, such as corrections of prices.
+    """
+    names = [*(f"usage:{posting}:{tenant}" for posting in postings), *keys]
     found = []
-    for txn in LedgerTxn.objects.filter(idem_key__in=names).order_by("pk"):
+    for txn in LedgerTxn.objects.filter(tenant_id=tenant, idem_key__in=names).order_by("pk"):
         entries = txn.entries.filter(tenant_id=tenant).select_related("account")
         found.append((txn, list(entries.order_by("line"))))
     return found

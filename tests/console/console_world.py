@@ -12,6 +12,8 @@ from django.test import Client
 
 from accounts.models import ApiKey, Member, Role
 from billing.models.catalog import DEFAULT_BOOK, PriceBook
+from billing.models.invoices import Invoice
+from billing.services.closing import close_due_periods, draft_documents
 from billing.services.tiers import set_tier
 from tests.accounts.factories import make_member
 from tests.billing.usage_world import Shop, append, ingest, make_event, make_shop
@@ -51,6 +53,15 @@ def make_world(client: "redis.Redis", *, name: str = "Acme", days: int = 2) -> W
     ingest(client)
     members = {role: make_member(shop.tenant, role) for role in Role}
     return World(shop=shop, members=members, requests=tuple(made))
+
+
+def make_document(world: World) -> str:
+    """Close the month that is running and draw up its statement; its public id."""
+    at = clock.utc_now() + timedelta(days=40)
+    close_due_periods(at=at)
+    draft_documents(at=at)
+    with platform_scope("tests"):
+        return Invoice.objects.get(tenant=world.shop.tenant, kind="statement").public_id
 
 
 def prove(client: Client, member: Member) -> None:

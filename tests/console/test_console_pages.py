@@ -10,7 +10,7 @@ from django.urls import URLPattern
 
 from accounts.models import Role
 from tests.accounts.factories import make_invite, make_user
-from tests.console.console_world import World, client_for, key_form, make_world
+from tests.console.console_world import World, client_for, key_form, make_document, make_world
 from turnpike.control.scope import platform_scope
 from turnpike.web.console_urls import console
 
@@ -48,6 +48,13 @@ MATRIX: dict[tuple[str, str], Rule] = {
     ("GET", "console-logs"): Rule(roles=BUILDERS),
     ("GET", "console-log"): Rule(roles=BUILDERS),
     ("GET", "console-billing"): Rule(roles=PAYERS),
+    ("GET", "console-billing-details"): Rule(roles=PAYERS),
+    ("POST", "console-billing-details"): Rule(roles=PAYERS, status=302),
+    ("GET", "console-entries"): Rule(roles=PAYERS),
+    ("GET", "console-invoice"): Rule(roles=PAYERS),
+    ("GET", "console-invoice-line"): Rule(roles=PAYERS),
+    ("GET", "console-invoice-pdf"): Rule(roles=PAYERS),
+    ("GET", "console-invoice-print"): Rule(roles=PAYERS),
     ("GET", "console-members"): Rule(roles=BUILDERS),
     ("POST", "console-members"): Rule(roles=MANAGERS),
     ("POST", "console-member"): Rule(roles=MANAGERS, status=302),
@@ -58,8 +65,21 @@ MATRIX: dict[tuple[str, str], Rule] = {
     ("POST", "console-settings"): Rule(roles=MANAGERS, status=302),
 }
 # What a page's module reads, and no page.
-DATA = {"console-playground-receipt"}
+DATA = {"console-playground-receipt", "console-invoice-pdf"}
 PAGES = sorted(name for method, name in MATRIX if method == "GET" and name not in DATA)
+ABOUT_A_ROW = {
+    "console-log",
+    "console-key",
+    "console-key-rotate",
+    "console-member",
+    "console-invite",
+    "console-entries",
+    "console-invoice",
+    "console-invoice-line",
+    "console-invoice-print",
+    "console-invoice-pdf",
+    "console-playground-stream",
+}
 
 
 @pytest.fixture
@@ -78,11 +98,16 @@ def routes() -> Iterator[tuple[str, str]]:
 def address(world: World, name: str) -> str:
     """The address of a page, about a row of this world where it is about a row."""
     viewer = world.members[Role.VIEWER].user.public_id
+    if name.startswith("console-invoice"):
+        part = {"console-invoice-line": "/lines/1"}.get(name, name.removeprefix("console-invoice"))
+        return f"/console/billing/invoices/{make_document(world)}{part.replace('-', '/')}"
     tails = {
         "console": "",
         "console-playground-stream": "playground/stream",
         "console-playground-receipt": f"playground/receipts/{world.newest}",
         "console-doc": "docs/errors",
+        "console-billing-details": "billing/details",
+        "console-entries": f"billing/requests/{world.newest}",
         "console-log": f"logs/{world.newest}",
         "console-key": f"keys/{world.shop.key.public_id}",
         "console-key-rotate": f"keys/{world.shop.key.public_id}/rotate",
@@ -95,6 +120,7 @@ def body(world: World, name: str) -> dict[str, object]:
     """What the page's form sends."""
     once = key_form(world)["once"]
     return {
+        "console-billing-details": {"name": "Acme Ltd", "country": "de", "language": "ru"},
         "console-keys": key_form(world),
         "console-key": {"action": "disable"},
         "console-key-rotate": {"once": once, "grace": "3600"},
@@ -140,10 +166,7 @@ def test_rows_of_another_organization_are_not_there(
     client = client_for(world.members[Role.OWNER])
 
     statuses = {
-        name: ask(client, other, method, name)
-        for method, name in MATRIX
-        if name in {"console-log", "console-key", "console-key-rotate", "console-member"}
-        or name in {"console-invite", "console-playground-stream"}
+        name: ask(client, other, method, name) for method, name in MATRIX if name in ABOUT_A_ROW
     }
 
     assert set(statuses.values()) == {404}
@@ -151,7 +174,7 @@ def test_rows_of_another_organization_are_not_there(
         other.shop.key.refresh_from_db()
     assert other.shop.key.disabled_at is None
     for name in PAGES:
-        if name != "console-log":
+        if name not in ABOUT_A_ROW:
             page = client.get(address(world, name)).content.decode()
             assert other.shop.tenant.public_id not in page
             assert other.shop.key.public_id not in page
@@ -194,5 +217,6 @@ def test_queries_do_not_grow_with_requests(
 ) -> None:
     client = client_for(world.members[Role.OWNER])
     for name in PAGES:
+        where = address(world, name)
         with django_assert_max_num_queries(60):  # type: ignore[operator]
-            client.get(address(world, name))
+            client.get(where)

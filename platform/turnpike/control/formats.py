@@ -37,6 +37,12 @@ def money(nanos: int, currency: str = "USD") -> str:
     return str(numbers.format_currency(rounded, currency, locale=locale()))
 
 
+def paid_money(nanos: int, currency: str = "USD") -> str:
+    """An amount that is paid, with all the decimals that its currency is paid in."""
+    amount = Decimal(nanos).scaleb(-9)
+    return str(numbers.format_currency(amount, currency, locale=locale()))
+
+
 def exact_money(nanos: int, currency: str = "USD") -> str:
     """An amount with two to six decimals, for single requests; more only where six say nothing."""
     amount = Decimal(nanos).scaleb(-9)
@@ -84,6 +90,11 @@ def moment(at: datetime) -> str:
 def day(at: datetime) -> str:
     """A date in UTC."""
     return str(dates.format_date(at.astimezone(UTC), "medium", locale=locale()))
+
+
+def month(at: datetime) -> str:
+    """A month and its year."""
+    return str(dates.format_skeleton("yMMMM", at.astimezone(UTC), tzinfo=UTC, locale=locale()))
 
 
 def day_short(at: datetime) -> str:

@@ -3,7 +3,7 @@
 from django.urls import path
 
 from accounts.console import audit, invitations, members, organization
-from billing.console import limits, logs, models, money, usage
+from billing.console import invoices, limits, logs, models, money, usage
 from turnpike.web import docs_pages
 from turnpike.web.getting_started import StartPage
 from turnpike.web.keys import ChangeKeyPage, KeysPage, RotateKeyPage
@@ -31,6 +31,28 @@ console = [
     path("logs", logs.LogsPage.as_view(), name="console-logs"),
     path("logs/<str:request_id>", logs.LogPage.as_view(), name="console-log"),
     path("billing", money.BillingPage.as_view(), name="console-billing"),
+    path("billing/details", invoices.DetailsPage.as_view(), name="console-billing-details"),
+    path(
+        "billing/requests/<str:request_id>", invoices.EntriesPage.as_view(), name="console-entries"
+    ),
+    path(
+        "billing/invoices/<str:invoice_id>", invoices.InvoicePage.as_view(), name="console-invoice"
+    ),
+    path(
+        "billing/invoices/<str:invoice_id>/pdf",
+        invoices.InvoiceFilePage.as_view(),
+        name="console-invoice-pdf",
+    ),
+    path(
+        "billing/invoices/<str:invoice_id>/print",
+        invoices.PrintPage.as_view(),
+        name="console-invoice-print",
+    ),
+    path(
+        "billing/invoices/<str:invoice_id>/lines/<int:line>",
+        invoices.LinePage.as_view(),
+        name="console-invoice-line",
+    ),
     path("members", members.MembersPage.as_view(), name="console-members"),
     path("members/<str:user_id>", members.MemberPage.as_view(), name="console-member"),
     path("invites/<str:invite_id>", members.InvitePage.as_view(), name="console-invite"),

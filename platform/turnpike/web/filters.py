@@ -20,6 +20,18 @@ def money(nanos: int | None, currency: str = "USD") -> str:
 
 
 @register.filter
+def paid(nanos: int | None, currency: str = "USD") -> str:
+    """An amount in nanos with all the decimals that its currency is paid in."""
+    return "–" if nanos is None else formats.paid_money(nanos, currency)
+
+
+@register.filter
+def month(at: datetime | None) -> str:
+    """A month and its year."""
+    return "–" if at is None else formats.month(at)
+
+
+@register.filter
 def exact_money(nanos: int | None, currency: str = "USD") -> str:
     """An amount in nanos, exact to a millionth."""
     return "–" if nanos is None else formats.exact_money(nanos, currency)
