@@ -56,6 +56,9 @@ STATUS_OF_TYPE: Mapping[str, int] = {
     "timeout_error": 504,
     "overloaded_error": 529,
 }
+# Anthropic's words name its own header, and OpenAI's are what some clients look for.
+BAD_KEY = "invalid x-api-key"
+CHAT_BAD_KEY = "Incorrect API key provided."
 _TOO_LONG = ("prompt is too long", "input length and `max_tokens` exceed context limit")
 _PATH = re.compile(r"([a-z_][a-z0-9_]*(?:\.[a-z0-9_]+)*): ")
 
@@ -103,7 +106,7 @@ def chat_error(status: int, error_type: str, message: str) -> tuple[int, bytes]:
     is_known = status in ERRORS
     found = _PATH.match(message)
     body = _ErrorBody(
-        message=message,
+        message=CHAT_BAD_KEY if message == BAD_KEY else message,
         type=row.error_type,
         param=found[1] if found is not None else None,
         code=_code(row, error_type, message),

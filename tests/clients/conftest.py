@@ -1,19 +1,35 @@
 """Other people's clients, each in an environment of its own, against a platform of their own.
 
 Not part of `make test`: installing them needs package registries. `make test-clients` asks for this
-folder by name, which is the only way to get it collected.
+folder by name, which is the only way to get it collected. All environments are made at once, and
+what was made stays in var/clients for the next time.
 """
 
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.support.running import Platform
 from tests.support.servers import ROOT
 
 ENVIRONMENTS = ROOT / "var" / "clients"
-INSTALL_SECONDS_MAX = 600
+INSTALL_SECONDS_MAX = 400
+INSTALLS_AT_ONCE = 3
+NODE = "node"
+PYTHON_PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "anthropic-0": ("anthropic<1",),
+    "openai": ("openai",),
+    "litellm": ("litellm", "mcp", "tenacity"),  # for tools and for retries
+    "langchain": ("langchain-anthropic", "langchain-openai"),
+    "pydantic-ai": ("pydantic-ai-slim[anthropic,openai]",),
+    "llm": ("llm", "llm-anthropic"),
+}
+NODE_PACKAGES = ("@anthropic-ai/sdk", "@anthropic-ai/claude-code", "openai")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -22,31 +38,81 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None if is_named else True
 
 
+class Environments:
+    """Where each client is installed; a look waits until it is."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._made: dict[str, Future[Path]] = {
+            # The largest first, so that nobody waits for it in the end.
+            NODE: pool.submit(_make_node_modules),
+            **{name: pool.submit(_make_python, name) for name in PYTHON_PACKAGES},
+        }
+
+    def python(self, name: str) -> Path:
+        """The interpreter of an environment."""
+        return self._made[name].result(INSTALL_SECONDS_MAX)
+
+    def node_modules(self) -> Path:
+        """The folder of Node's packages."""
+        return self._made[NODE].result(INSTALL_SECONDS_MAX)
+
+
 @pytest.fixture(scope="session")
-def old_python() -> Path:
-    """The interpreter of an environment that holds the last 0.x of the Python SDK."""
-    folder = ENVIRONMENTS / "anthropic-0"
+def environments() -> Iterator[Environments]:
+    """The environments, which are made while the platform starts."""
+    with ThreadPoolExecutor(INSTALLS_AT_ONCE) as pool:
+        yield Environments(pool)
+
+
+@pytest.fixture(scope="session")
+def node_modules(environments: Environments) -> Path:
+    """A folder with the current TypeScript SDKs and Claude Code."""
+    return environments.node_modules()
+
+
+@pytest.fixture(scope="session")
+def poor_key(platform: Platform) -> str:
+    """A key without the credit for one answer."""
+    return str(platform.issue_key(tenant="Poor", credit="0.0001")["api_key"])
+
+
+@pytest.fixture(scope="session")
+def busy_key(platform: Platform) -> str:
+    """A key of the smallest tier, whose rate a program uses up."""
+    return str(platform.issue_key(tenant="Busy", tier="basic", credit="50")["api_key"])
+
+
+@pytest.fixture
+def tenant(platform: Platform, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """A tenant of the test's own, so that its bill is one client's."""
+    return platform.issue_key(tenant=request.node.name[:60], tier="enterprise", credit="50")
+
+
+def _make_python(name: str) -> Path:
+    folder = ENVIRONMENTS / name
     interpreter = folder / "bin" / "python"
     if not (folder / "ready").exists():
-        _install([sys.executable, "-m", "venv", "--clear", str(folder)])
-        _install([str(interpreter), "-m", "pip", "install", "--quiet", "anthropic<1"])
+        uv = str(Path(sys.executable).with_name("uv"))
+        _install([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)])
+        packages = PYTHON_PACKAGES[name]
+        _install([uv, "pip", "install", "--quiet", "--python", str(interpreter), *packages])
         (folder / "ready").touch()
     return interpreter
 
 
-@pytest.fixture(scope="session")
-def node_modules() -> Path:
-    """A folder with the current TypeScript SDK and Claude Code."""
-    folder = ENVIRONMENTS / "node"
+def _make_node_modules() -> Path:
+    folder = ENVIRONMENTS / NODE
     modules = folder / "node_modules"
-    if not (folder / "ready").exists():
+    ready = folder / "ready"
+    # What was made for another list of packages is made anew.
+    if not ready.exists() or ready.read_text().split() != list(NODE_PACKAGES):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "package.json").write_text('{"private": true, "type": "module"}\n')
-        packages = ["@anthropic-ai/sdk", "@anthropic-ai/claude-code"]
-        _install(["npm", "install", "--no-audit", "--no-fund", "--silent", *packages], cwd=folder)
+        options = ["--no-audit", "--no-fund", "--silent"]
+        _install(["npm", "install", *options, *NODE_PACKAGES], cwd=folder)
         # Puts the program for this machine in place, where npm leaves install scripts out.
         _install(["node", "install.cjs"], cwd=modules / "@anthropic-ai" / "claude-code")
-        (folder / "ready").touch()
+        ready.write_text(" ".join(NODE_PACKAGES))
     return modules
 
 

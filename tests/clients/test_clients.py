@@ -1,46 +1,28 @@
 """An old Python SDK, the TypeScript SDK and Claude Code work by base URL and key alone."""
 
 import json
-import os
 import shutil
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.clients.conftest import Environments
+from tests.clients.running_programs import PROGRAMS, Json, run
 from tests.support.running import Platform
-
-HERE = Path(__file__).parent
-PROGRAM_SECONDS_MAX = 180
-Json = dict[str, Any]
-
-
-def run(command: list[str], *, cwd: Path, environment: dict[str, str]) -> str:
-    """The output of a program that ends well; nothing of this process's environment but PATH."""
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env={"PATH": os.environ["PATH"], **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PROGRAM_SECONDS_MAX,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout[-3_000:]}\n{done.stderr[-3_000:]}"
-    return done.stdout
 
 
 def target(platform: Platform) -> dict[str, str]:
     return {"TARGET_URL": platform.base_url, "TARGET_KEY": platform.api_key}
 
 
-def test_the_last_old_python_sdk(platform: Platform, old_python: Path, tmp_path: Path) -> None:
-    program = str(HERE / "python_program.py")
+def test_the_last_old_python_sdk(
+    platform: Platform, environments: Environments, tmp_path: Path
+) -> None:
+    interpreter = environments.python("anthropic-0")
+    program = str(PROGRAMS / "old_anthropic_program.py")
 
     told: Json = json.loads(
-        run([str(old_python), program], cwd=tmp_path, environment=target(platform))
+        run([str(interpreter), program], cwd=tmp_path, environment=target(platform))
     )
 
     assert told["version"].startswith("0.")
@@ -54,7 +36,7 @@ def test_the_last_old_python_sdk(platform: Platform, old_python: Path, tmp_path:
 
 def test_the_typescript_sdk(platform: Platform, node_modules: Path) -> None:
     # Modules are found beside the program, not beside the working directory.
-    program = shutil.copy(HERE / "typescript_program.mjs", node_modules.parent)
+    program = shutil.copy(PROGRAMS / "anthropic_program.mjs", node_modules.parent)
 
     told: Json = json.loads(
         run(["node", str(program)], cwd=node_modules.parent, environment=target(platform))

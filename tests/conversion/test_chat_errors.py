@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from proxy import auth
 from proxy.conversion.chat_errors import chat_error, chat_headers, convert_error, error_chunk
 from proxy.conversion.chat_models import list_with_chat_fields
 from proxy.conversion.messages_errors import messages_error
@@ -14,7 +15,7 @@ from turnpike.kernel import clock
 @pytest.mark.parametrize(
     ("status", "error_type", "message", "expected"),
     [
-        (401, "authentication_error", "invalid x-api-key", (401, "invalid_api_key", None)),
+        (401, "authentication_error", "expired", (401, "invalid_api_key", None)),
         (402, "billing_error", "Too low.", (402, "insufficient_quota", None)),
         (404, "not_found_error", "model: nope", (404, "model_not_found", "model")),
         (404, "not_found_error", "There is nothing.", (404, "not_found", None)),
@@ -47,6 +48,13 @@ def test_error(
     assert (answered, error["code"], error["param"]) == expected
     assert error["message"] == message
     assert (answered, converted) == chat_error(status, error_type, message)
+
+
+def test_a_wrong_key_is_said_in_the_words_that_clients_look_for() -> None:
+    _, converted = chat_error(401, "authentication_error", auth.BAD_KEY)
+
+    # LiteLLM takes a 401 without these words for a bad request.
+    assert "Incorrect API key provided" in json.loads(converted)["error"]["message"]
 
 
 @pytest.mark.parametrize("payload", [b"", b"<html>", b"[]", b'{"error":"x"}'])

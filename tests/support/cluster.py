@@ -7,7 +7,6 @@ short leases, so that what takes a minute in production takes seconds here.
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +18,10 @@ from typing import Any
 import psycopg
 import redis
 
+from tests.support.redis_clients import connect
 from tests.support.running import free_port, read_last_json, state_directory
 from tests.support.servers import FIXED, FOREIGN, PASSWORD, ROOT
+from tests.support.valkey_data import cut_log, wipe
 from turnpike.embedded import engines, postgres, process, valkey
 from turnpike.embedded.places import find_places
 
@@ -179,18 +180,12 @@ class Cluster:
     def wipe_valkey(self) -> None:
         """Delete all data of a Valkey that is not running."""
         assert not self.is_running("valkey")
-        folder = self._valkey.places.home / "valkey"
-        shutil.rmtree(folder / "appendonlydir", ignore_errors=True)
-        (folder / "dump.rdb").unlink(missing_ok=True)
+        wipe(self._valkey)
 
     def cut_valkey_log(self, byte_count: int) -> int:
         """Cut bytes off the end of a stopped Valkey's log, as a crash of its host would do."""
         assert not self.is_running("valkey")
-        folder = self._valkey.places.home / "valkey" / "appendonlydir"
-        log = max(folder.glob("*.incr.aof"), key=lambda path: path.stat().st_mtime)
-        size = log.stat().st_size
-        os.truncate(log, max(0, size - byte_count))
-        return min(size, byte_count)
+        return cut_log(self._valkey, byte_count)
 
     def is_valkey_ready(self) -> bool:
         """Whether Valkey answers."""
@@ -238,7 +233,7 @@ class Cluster:
 
     def redis(self) -> redis.Redis:
         """A client of the data plane's Valkey."""
-        return redis.Redis.from_url(self.environment["REDIS_URL"], socket_timeout=5)
+        return connect(self.environment["REDIS_URL"])
 
     def rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
         """Rows of a query that sees all tenants."""
@@ -314,11 +309,15 @@ class Cluster:
 
 @contextlib.contextmanager
 def running_cluster(
-    *, tenants: Sequence[Mapping[str, Any]], workers: int = 2, **extra: str
+    *,
+    tenants: Sequence[Mapping[str, Any]],
+    workers: int = 2,
+    kind: type[Cluster] = Cluster,
+    **extra: str,
 ) -> Iterator[tuple[Cluster, dict[str, str]]]:
     """A cluster that serves, and its tenants' keys; everything is gone afterwards."""
     with state_directory() as folder:
-        cluster = Cluster(folder, workers=workers, extra=extra)
+        cluster = kind(folder, workers=workers, extra=extra)
         try:
             yield cluster, cluster.start(tenants=tenants)
         finally:

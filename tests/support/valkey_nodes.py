@@ -13,6 +13,7 @@ from typing import Any
 
 import redis
 
+from tests.support import valkey_data
 from tests.support.running import free_port, state_directory
 from turnpike.embedded import engines, process, valkey
 from turnpike.embedded.places import find_places
@@ -32,6 +33,7 @@ class Node:
         folder.chmod(0o711)
         self.port = free_port()
         self._bus_port = free_port()
+        self._log = folder / "log"
         self._recipe: process.Recipe | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._server = valkey.EmbeddedValkey(
@@ -63,7 +65,8 @@ class Node:
             environment={"PATH": os.defpath},
             user=self._server.places.user,
         )
-        self._child = process.spawn(self._recipe, output=subprocess.DEVNULL)
+        with self._log.open("ab") as log:
+            self._child = process.spawn(self._recipe, output=log)
 
     def wait(self) -> None:
         """Wait until it answers."""
@@ -73,6 +76,10 @@ class Node:
     def meet(self, other: "Node") -> None:
         """Make this one and another known to each other."""
         self.ask("CLUSTER", "MEET", HOST, other.port, other._bus_port)
+
+    def log(self, *, lines: int = 20) -> str:
+        """The end of what it wrote."""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
 
     def ask(self, *command: Any) -> Any:
         """What it answers to a command of one's own."""
@@ -85,6 +92,16 @@ class Node:
             self._child.send_signal(signal.SIGCONT)
             self._child.kill()
             self._child.wait(READY_SECONDS_MAX)
+
+    def wipe(self) -> None:
+        """Delete its data while it is dead."""
+        assert not self.is_running
+        valkey_data.wipe(self._server)
+
+    def cut_log(self, byte_count: int) -> int:
+        """Cut bytes off the end of its log while it is dead."""
+        assert not self.is_running
+        return valkey_data.cut_log(self._server, byte_count)
 
     def is_primary(self) -> bool:
         """Whether it believes that it is one."""
@@ -135,19 +152,22 @@ class ValkeyNodes:
         ports = {first: row[0][1] for first, last, *row in self._slots() if first <= slot <= last}
         return next(node for node in self.nodes if node.port in ports.values())
 
-    def wait_for_failover(self, dead: Node) -> None:
-        """Wait until a replica has taken over from a primary that was killed, as all know."""
+    def is_replaced(self, dead: Node) -> bool:
+        """Whether a replica has taken over from a primary that was killed, as all know."""
+        with contextlib.suppress(redis.RedisError):
+            return all(row[2][1] != dead.port for row in self._slots(everyone=True))
+        return False
 
-        def has_left() -> bool:
-            with contextlib.suppress(redis.RedisError):
-                return all(row[2][1] != dead.port for row in self._slots(everyone=True))
-            return False
-
-        assert process.wait_until(has_left, seconds_max=READY_SECONDS_MAX), "nobody took over"
+    def wait_until_replaced(self, dead: Node) -> None:
+        """Wait until a replica has taken over from a primary that was killed."""
+        is_replaced = process.wait_until(
+            lambda: self.is_replaced(dead), seconds_max=READY_SECONDS_MAX
+        )
+        assert is_replaced, "nobody took over"
 
     def wait_until_whole(self) -> None:
         """Wait until every slot is served and every replica follows."""
-        is_whole = process.wait_until(self._is_whole, seconds_max=READY_SECONDS_MAX)
+        is_whole = process.wait_until(self.is_whole, seconds_max=READY_SECONDS_MAX)
         assert is_whole, "the cluster did not come together"
 
     def kill_all(self) -> None:
@@ -171,7 +191,8 @@ class ValkeyNodes:
 
         assert process.wait_until(is_following, seconds_max=READY_SECONDS_MAX)
 
-    def _is_whole(self) -> bool:
+    def is_whole(self) -> bool:
+        """Whether every slot is served and every replica follows."""
         living = [node for node in self.nodes if node.is_running]
         try:
             infos = [node.ask("CLUSTER", "INFO") for node in living]
