@@ -19,6 +19,7 @@ from proxy.body import MessagesBody
 from proxy.chat_upstream import with_chat_bodies
 from proxy.config import ProxyConfig
 from proxy.demand import demand_of, refuse_denied_betas, wants_of
+from proxy.estimator import Estimator
 from proxy.exchange import Exchange
 from proxy.limiter.answers import rate_limit_headers, refusal_of
 from proxy.limiter.limiter import REASON_AWAY, Admission, Limiter
@@ -77,8 +78,10 @@ class Admitter:
         limiter: Limiter,
         refusals: RefusalLog,
         owners: Owners,
+        estimator: Estimator,
     ) -> None:
         self._owners = owners
+        self._estimator = estimator
         self._config = config
         self._authenticator = authenticator
         self._store = store
@@ -116,6 +119,7 @@ class Admitter:
             begun_at=ask.begun_at,
             beaten_at=ask.begun_at,
             wants=demand.wants,
+            measure=demand.measure,
             unseen_micro=decision.unseen_micro,
         )
 
@@ -167,6 +171,7 @@ class Admitter:
         check_standing(view, scope=SCOPE_MESSAGES, address=ask.address)
         refuse_denied_betas(ask.headers, view.tier.denied_betas)
         route = self._route(ask, view, body)
+        demand = self._estimator.fitted(demand, route.model.model)
         others = check_wants(demand.wants, view, price_set=route.price_set)
         route = with_chat_bodies(route, body)
         hold, unseen = _holds(demand, route, others, discount_bp=view.terms.discount_bp)

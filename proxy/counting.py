@@ -3,8 +3,8 @@
 from proxy.admission import Admitter, Ask
 from proxy.asgi import Send
 from proxy.body import MessagesBody
+from proxy.estimator import Estimator
 from proxy.limiter.answers import rate_limit_headers
-from proxy.pricing import estimate_input_tokens
 from proxy.responses import send_answer, upstream_response_headers
 from proxy.snapshots import View
 from proxy.upstreams.client import UpstreamError, UpstreamResponse
@@ -18,6 +18,7 @@ from proxy.upstreams.forward import (
 )
 from proxy.upstreams.switchboard import Switchboard
 from proxy.upstreams.tries import Tries
+from turnpike.contracts.measure import measure
 from turnpike.contracts.snapshots import UPSTREAM_OPENAI
 
 PATH = b"/v1/messages/count_tokens"
@@ -29,8 +30,14 @@ class Counter:
     """Counts the input tokens of a body at an upstream. Nothing is journaled: nothing is billed."""
 
     def __init__(
-        self, *, admitter: Admitter, forwarder: Forwarder, switchboard: Switchboard
+        self,
+        *,
+        admitter: Admitter,
+        forwarder: Forwarder,
+        switchboard: Switchboard,
+        estimator: Estimator,
     ) -> None:
+        self._estimator = estimator
         self._admitter = admitter
         self._forwarder = forwarder
         self._switchboard = switchboard
@@ -46,7 +53,9 @@ class Counter:
         hops = tuple(hop for hop in route.hops if hop.upstream.kind != UPSTREAM_OPENAI)
         if not hops:
             # No upstream of this model can count: the same estimate that admission goes by.
-            tokens = b'{"input_tokens":%d}' % estimate_input_tokens(body.parts())
+            size = measure(body.parts())
+            count = self._estimator.input_tokens(route.model.model, size)
+            tokens = b'{"input_tokens":%d}' % count
             await send_answer(send, 200, [(b"content-type", b"application/json"), *headers], tokens)
             return
         call = Call(path=PATH, headers=ask.headers, request_id=ask.request_id, is_stream=False)

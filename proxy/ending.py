@@ -1,18 +1,22 @@
 """Turns a finished exchange into its event: amount, hold in force, the journal's last line."""
 
+from proxy.estimator import Estimator
 from proxy.events import build_event
 from proxy.exchange import Exchange
 from proxy.limiter.limiter import Limiter
 from proxy.metrics import METRICS
 from proxy.redis_pipe import RedisAway, RedisReplyError
 from proxy.settlement import Ended, Settlement
+from turnpike.contracts import usage as words
+from turnpike.contracts.features import NOTHING
 from turnpike.kernel import clock
 
 
 class Ending:
     """Ends exchanges of this worker."""
 
-    def __init__(self, *, limiter: Limiter, settlement: Settlement) -> None:
+    def __init__(self, *, limiter: Limiter, settlement: Settlement, estimator: Estimator) -> None:
+        self._estimator = estimator
         self._limiter = limiter
         self._settlement = settlement
 
@@ -24,6 +28,15 @@ class Ending:
         """Journal the end. After this the request is charged, whatever dies."""
         outcome = exchange.outcome
         outcome.usage = exchange.name_models(outcome.usage)
+        if outcome.rank == words.RANK_REPORTED and exchange.wants is NOTHING:
+            self._estimator.learn(
+                tenant=exchange.base.tenant,
+                model=exchange.base.model,
+                size=exchange.measure,
+                estimate=exchange.spec.input_estimate,
+                usage=outcome.usage,
+                output_chars=outcome.output_chars,
+            )
         worth = exchange.worth_micro()
         if worth > exchange.hold_micro:
             await self._raise_hold(exchange, worth)

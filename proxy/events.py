@@ -1,5 +1,6 @@
 """Builds usage events: one for each admitted request, by whoever ends it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,9 +8,8 @@ import msgspec
 
 from turnpike.contracts import usage as words
 from turnpike.contracts.usage import Attempt, EventBase, UsageEvent
-from turnpike.kernel.money import ceil_div
 
-CHARACTERS_PER_TOKEN = 4
+TOKENS_PER_CHARACTER = 0.25
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -72,7 +72,12 @@ def rank_of_remains(*, has_attempt: bool) -> int:
 
 
 def observed_usage_of(
-    usage: Mapping[str, Any] | None, *, output_chars: int, is_final: bool, max_tokens: int
+    usage: Mapping[str, Any] | None,
+    *,
+    output_chars: int,
+    is_final: bool,
+    max_tokens: int,
+    ratio: float = TOKENS_PER_CHARACTER,
 ) -> dict[str, Any]:
     """The usage of a stream that somebody else relayed: its output estimated where it was cut.
 
@@ -84,6 +89,6 @@ def observed_usage_of(
     if is_final:
         return dict(usage)
     reported = usage.get("output_tokens")
-    seen = ceil_div(output_chars, CHARACTERS_PER_TOKEN)
+    seen = math.ceil(output_chars * ratio)
     output = max(reported if isinstance(reported, int) else 0, seen)
     return {**usage, "output_tokens": min(output, max_tokens)}

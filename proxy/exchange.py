@@ -19,6 +19,7 @@ from proxy.upstreams.tries import Tries
 from turnpike.contracts import rating
 from turnpike.contracts import usage as words
 from turnpike.contracts.features import NOTHING, Wants
+from turnpike.contracts.measure import Measure
 from turnpike.contracts.snapshots import ON_DISCONNECT_DRAIN, UpstreamSnapshot
 from turnpike.contracts.usage import Attempt, EventBase
 from turnpike.kernel import clock
@@ -41,6 +42,7 @@ class Exchange(msgspec.Struct, kw_only=True):
     hold_micro: int
     begun_at: float
     wants: Wants = NOTHING
+    measure: Measure = Measure()
     unseen_micro: int = 0  # held for calls of which the beginning of an answer says nothing
     tries: Tries | None = None
     pulse: Pulse | None = None

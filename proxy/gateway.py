@@ -11,6 +11,7 @@ from proxy.config import ProxyConfig
 from proxy.counting import Counter
 from proxy.ending import Ending
 from proxy.endpoints import Endpoints
+from proxy.estimator import Estimator
 from proxy.idempotency import Idempotency
 from proxy.journal import Journal, JournalUnwritable
 from proxy.keeper import Keeper
@@ -46,6 +47,7 @@ PROBE_SECONDS = 1.0
 UPSTREAM_IDLE_SECONDS = 30.0
 HEALTH_SECONDS = 1.0
 CAPS_SECONDS = 10.0
+RATIOS_SECONDS = 15.0
 
 
 class Gateway:
@@ -84,10 +86,11 @@ class Gateway:
         )
         forwarder = self._build_forwarder()
         self.switchboard = self._build_switchboard(forwarder)
-        owners = Owners(self._pipe)
+        owners, self._estimator = Owners(self._pipe), Estimator(self._pipe)
         admitter = Admitter(
             config=config,
             owners=owners,
+            estimator=self._estimator,
             authenticator=authenticator,
             store=self._store,
             limiter=self.limiter,
@@ -99,16 +102,20 @@ class Gateway:
             store=self._store,
             settlement=self.settlement,
             keeper=self.keeper,
+            estimator=self._estimator,
         )
         pipeline = Pipeline(
             admitter=admitter,
             forwarder=forwarder,
             journal=self._journal,
             settlement=self.settlement,
-            ending=Ending(limiter=self.limiter, settlement=self.settlement),
+            ending=Ending(
+                limiter=self.limiter, settlement=self.settlement, estimator=self._estimator
+            ),
             keeper=self.keeper,
             switchboard=self.switchboard,
             owners=owners,
+            estimator=self._estimator,
         )
         self.endpoints = self._build_endpoints(admitter, pipeline, forwarder)
         self.shared_metrics = SharedMetrics(METRICS, config.metrics_dir)
@@ -143,6 +150,7 @@ class Gateway:
             (HEALTH_SECONDS, self._health.sync),
             (HEALTH_SECONDS, self._health.check_due),
             (CAPS_SECONDS, self._caps.renew),
+            (RATIOS_SECONDS, self._estimator.sync),
             (0.0, self._bring_back),
         ]
         self._tasks = [
@@ -165,6 +173,7 @@ class Gateway:
         with suppress(RedisAway):
             await self._refusals.flush()
             await self.settlement.confirm(is_last=True)
+            await self._estimator.sync()
             await self.recovery.leave()
         self.recovery.release()
         self._journal.close()
@@ -179,7 +188,12 @@ class Gateway:
             admitter=admitter,
             pipeline=pipeline,
             idempotency=Idempotency(self._pipe),
-            counter=Counter(admitter=admitter, forwarder=forwarder, switchboard=self.switchboard),
+            counter=Counter(
+                admitter=admitter,
+                forwarder=forwarder,
+                switchboard=self.switchboard,
+                estimator=self._estimator,
+            ),
         )
 
     def _build_forwarder(self) -> Forwarder:

@@ -25,6 +25,7 @@ OTHER = "other"
 
 FAST_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 ANSWER_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+ESTIMATES = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.5, 2.0, 4.0)
 
 TOKEN_FIELDS = (
     "input_tokens",
@@ -120,6 +121,7 @@ class Metrics:
     def __init__(self) -> None:
         self.all: list[Metric] = []
         counter, gauge, seconds = self._counter, self._gauge, self._histogram
+        self._add_guards()
         self.requests = counter("requests", "Requests answered", "path", "status")
         self.request_seconds = seconds("request_seconds", "Whole requests", ANSWER_SECONDS, "path")
         self.first_byte_seconds = seconds(
@@ -135,13 +137,6 @@ class Metrics:
         self.events = counter("events", "Usage events written", "status")
         self.tokens = counter("tokens", "Tokens of usage events", "model", "kind")
         self.usage_flags = counter("usage_flags", "Odd usage reported by upstreams", "flag")
-        self.usage_unbilled = counter(
-            "usage_unbilled", "Counts in usage that no price is known for", "field"
-        )
-        self.objects_not_noted = counter(
-            "objects_not_noted", "Upstream objects that no tenant could be noted for"
-        )
-        self.idempotent = counter("idempotent", "Requests with an Idempotency-Key", "outcome")
         self.waived_micro = counter("waived_micro", "Cost above the hold, borne by the operator")
         self.admit_seconds = seconds("admit_seconds", "Admission scripts", FAST_SECONDS)
         self.policy_retries = counter("policy_retries", "Admissions repeated for a newer policy")
@@ -187,6 +182,23 @@ class Metrics:
         )
         self.round_errors = counter("round_errors", "Rounds beside the requests that failed")
         self.reaped = counter("reaped", "Requests settled after their lease had ended")
+
+    def _add_guards(self) -> None:
+        """What the guards of money, of objects and of repeated requests count."""
+        counter, gauge, seconds = self._counter, self._gauge, self._histogram
+        self.usage_unbilled = counter(
+            "usage_unbilled", "Counts in usage that no price is known for", "field"
+        )
+        self.input_estimate_ratio = seconds(
+            "input_estimate_ratio", "Estimated input tokens by the real ones", ESTIMATES, "model"
+        )
+        self.token_ratio = gauge(
+            "token_ratio", "Tokens for each unit of a script, as learned", "model", "script"
+        )
+        self.objects_not_noted = counter(
+            "objects_not_noted", "Upstream objects that no tenant could be noted for"
+        )
+        self.idempotent = counter("idempotent", "Requests with an Idempotency-Key", "outcome")
 
     def note_flags(self, flags: Iterable[str]) -> None:
         """Count what was odd about an answer's usage."""

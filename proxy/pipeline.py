@@ -11,6 +11,7 @@ from proxy.body import MessagesBody
 from proxy.chat_upstream import ChatAnswer, is_estimated
 from proxy.conversion.chat_request import IGNORED_HEADER
 from proxy.ending import Ending
+from proxy.estimator import Estimator
 from proxy.exchange import Exchange
 from proxy.journal import Journal, JournalUnwritable
 from proxy.keeper import Keeper
@@ -63,8 +64,10 @@ class Pipeline:
         keeper: Keeper,
         switchboard: Switchboard,
         owners: Owners,
+        estimator: Estimator,
     ) -> None:
         self._owners = owners
+        self._estimator = estimator
         self._admitter = admitter
         self._forwarder = forwarder
         self._journal = journal
@@ -230,7 +233,10 @@ class Pipeline:
             is_reported = False
             METRICS.note_flags((FLAG_MISSING,))
         outcome.rank = words.RANK_REPORTED if is_reported else words.RANK_OBSERVED
-        outcome.usage = meter.observed_usage(max_tokens=exchange.max_tokens)
+        outcome.usage = meter.observed_usage(
+            max_tokens=exchange.max_tokens,
+            ratio=self._estimator.output_ratio(exchange.base.model),
+        )
         outcome.stop_reason = meter.stop_reason
         outcome.upstream_model = meter.model
         outcome.ttft_us = self._first_byte_us(exchange)
@@ -269,7 +275,9 @@ class Pipeline:
         send: Send,
     ) -> None:
         meter = exchange.meter = StreamMeter(
-            max_tokens=exchange.max_tokens, is_input_estimated=is_estimated(response)
+            exchange.max_tokens,
+            self._estimator.output_ratio(exchange.base.model),
+            is_input_estimated=is_estimated(response),
         )
         silence_seconds = hop.upstream.silence_timeout_seconds
         try:

@@ -14,7 +14,14 @@ from typing import Any
 import msgspec
 
 from proxy.config import ProxyConfig
-from proxy.events import Outcome, build_event, observed_usage_of, rank_of_remains
+from proxy.estimator import Estimator
+from proxy.events import (
+    TOKENS_PER_CHARACTER,
+    Outcome,
+    build_event,
+    observed_usage_of,
+    rank_of_remains,
+)
 from proxy.journal import DeadJournal, Remains
 from proxy.keeper import Keeper
 from proxy.limiter.limits import Spec
@@ -48,7 +55,9 @@ class Recovery:
         store: SnapshotStore,
         settlement: Settlement,
         keeper: Keeper,
+        estimator: Estimator,
     ) -> None:
+        self._estimator = estimator
         self._config = config
         self._pipe = pipe
         self._store = store
@@ -175,7 +184,10 @@ class Recovery:
                 msgspec.convert(item.event, UsageEvent)
                 if item.event is not None
                 else event_of_remains(
-                    item, base=base, hold_micro=item.hold_micro or spec.hold_micro
+                    item,
+                    base=base,
+                    hold_micro=item.hold_micro or spec.hold_micro,
+                    ratio=self._estimator.output_ratio(base.model),
                 )
             )
         except (ValueError, msgspec.ValidationError):
@@ -203,7 +215,12 @@ class Recovery:
             return
         base = msgspec.json.decode(fields["base"], type=EventBase)
         progress = msgspec.json.decode(fields["progress"]) if fields.get("progress") else {}
-        event = event_of_progress(progress, base=base, hold_micro=int(fields["hold"]))
+        event = event_of_progress(
+            progress,
+            base=base,
+            hold_micro=int(fields["hold"]),
+            ratio=self._estimator.output_ratio(base.model),
+        )
         METRICS.reaped.inc()
         await self._settlement.settle(
             Ended(
@@ -234,13 +251,16 @@ class Recovery:
         return min(worth, event.hold_micro)
 
 
-def event_of_remains(item: Remains, *, base: EventBase, hold_micro: int) -> UsageEvent:
+def event_of_remains(
+    item: Remains, *, base: EventBase, hold_micro: int, ratio: float = TOKENS_PER_CHARACTER
+) -> UsageEvent:
     """The event of a request that a killed worker left without its last line."""
     usage = observed_usage_of(
         item.usage,
         output_chars=item.output_chars,
         is_final=item.is_final,
         max_tokens=base.max_tokens,
+        ratio=ratio,
     )
     attempts = [
         Attempt(n=attempt["n"], upstream=attempt["upstream"], outcome=words.OUTCOME_UNKNOWN)
@@ -263,7 +283,11 @@ def event_of_remains(item: Remains, *, base: EventBase, hold_micro: int) -> Usag
 
 
 def event_of_progress(
-    progress: Mapping[str, Any], *, base: EventBase, hold_micro: int
+    progress: Mapping[str, Any],
+    *,
+    base: EventBase,
+    hold_micro: int,
+    ratio: float = TOKENS_PER_CHARACTER,
 ) -> UsageEvent:
     """The event of a request whose worker and journal are gone, from its last beat."""
     chars = progress.get("output_chars", 0)
@@ -272,6 +296,7 @@ def event_of_progress(
         output_chars=chars,
         is_final=progress.get("is_final", False),
         max_tokens=base.max_tokens,
+        ratio=ratio,
     )
     attempt = Attempt(
         n=1,
