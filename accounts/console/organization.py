@@ -1,4 +1,4 @@
-"""Settings: the organization's name and budgets, and its workspaces."""
+"""Settings: the organization's name and budgets."""
 
 from typing import Any
 
@@ -7,14 +7,13 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from accounts.access import access_tenant, access_workspaces
+from accounts.access import access_tenant
 from accounts.console.pages import TenantPage
 from accounts.models import Tenant
 from accounts.services.tenants import update_tenant
 from turnpike.control.caller import Power
-from turnpike.control.forms import AmountField, ConsoleForm
+from turnpike.control.forms import AmountField, ConsoleForm, short_amount
 from turnpike.kernel.errors import InvalidInput
-from turnpike.kernel.money import format_amount
 
 
 class TenantForm(ConsoleForm):
@@ -58,13 +57,11 @@ class SettingsPage(TenantPage):
         return self.done(_("The settings were saved. They hold from the next request on."))
 
     def _show(self, tenant: Tenant, form: TenantForm, *, status: int = 200) -> HttpResponse:
-        workspaces = access_workspaces(self.caller, power=Power.WORKSPACES_READ)
         return self.page(
             "accounts/settings.html",
             {
                 "tenant": tenant,
                 "form": form,
-                "workspaces": workspaces.order_by("pk"),
                 "can_write": self.caller.has_power(Power.TENANT_WRITE),
             },
             status=status,
@@ -74,13 +71,6 @@ class SettingsPage(TenantPage):
 def _initial(tenant: Tenant) -> dict[str, Any]:
     return {
         "name": tenant.name,
-        "daily_budget_nano": _amount(tenant.daily_budget_nano),
-        "monthly_budget_nano": _amount(tenant.monthly_budget_nano),
+        "daily_budget_nano": short_amount(tenant.daily_budget_nano),
+        "monthly_budget_nano": short_amount(tenant.monthly_budget_nano),
     }
-
-
-def _amount(nanos: int | None) -> str:
-    if nanos is None:
-        return ""
-    units, _point, decimals = format_amount(nanos).partition(".")
-    return f"{units}.{decimals.rstrip('0').ljust(2, '0')}"

@@ -22,6 +22,14 @@ from turnpike.kernel import clock, ids
 from turnpike.kernel.money import format_amount
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+PERIODS = {
+    "24h": (24, HOUR),
+    "7d": (7, DAY),
+    "30d": (30, DAY),
+    "90d": (90, DAY),
+    "365d": (52, 7 * DAY),
+}
+BACK_MAX = 120
 NAME_LENGTH_MAX = 128
 TOKENS = (
     "input_tokens",
@@ -40,6 +48,13 @@ class Period:
     since: datetime
     until: datetime
     width: timedelta
+    # How many such periods before the one of now.
+    back: int = 0
+
+    @property
+    def last(self) -> datetime:
+        """The last instant that belongs to it."""
+        return self.until - timedelta(microseconds=1)
 
     @property
     def starts(self) -> list[datetime]:
@@ -59,16 +74,12 @@ class Choice:
     key: str
 
 
-def period_of(name: str) -> Period:
-    """The period of that name that ends with the bucket of now; 30 days for an unknown one."""
-    count, width = {
-        "24h": (24, HOUR),
-        "7d": (7, DAY),
-        "90d": (90, DAY),
-    }.get(name, (30, DAY))
-    until = floor_to(clock.utc_now(), width) + width
-    known = name if name in ("24h", "7d", "90d") else "30d"
-    return Period(name=known, since=until - count * width, until=until, width=width)
+def period_of(name: str, *, back: int = 0) -> Period:
+    """The period of that name that ends with the bucket of now, or so many periods before it."""
+    known = name if name in PERIODS else "30d"
+    count, width = PERIODS[known]
+    until = floor_to(clock.utc_now(), width) + width - back * count * width
+    return Period(name=known, since=until - count * width, until=until, width=width, back=back)
 
 
 class UsagePage(TenantPage):
@@ -99,6 +110,9 @@ class UsagePage(TenantPage):
             "billing/usage.html",
             {
                 "choice": choice,
+                "periods": _periods(),
+                "older": min(choice.period.back + 1, BACK_MAX),
+                "newer": choice.period.back - 1,
                 "currency": read_balance(self.tenant).currency,
                 "chart": _chart(choice, rows, groups, names) if rows else None,
                 "table": table,
@@ -168,12 +182,27 @@ def chart_of(choice: Choice, rows: Sequence[UsageSum]) -> Chart:
 def _read(request: HttpRequest) -> Choice:
     group, measure = request.GET.get("group", ""), request.GET.get("measure", "")
     return Choice(
-        period=period_of(request.GET.get("period", "")),
+        period=period_of(request.GET.get("period", ""), back=_back(request.GET.get("back", ""))),
         group=group if group in ("key", "kind") else "model",
         measure=measure if measure in ("cost", "requests") else "tokens",
         model=request.GET.get("model", "")[:NAME_LENGTH_MAX],
         key=request.GET.get("key", "")[:NAME_LENGTH_MAX],
     )
+
+
+def _periods() -> list[tuple[str, str, str]]:
+    """The periods that a press of a key chooses: name, title, key."""
+    return [
+        ("24h", _("Day"), "d"),
+        ("7d", _("Week"), "w"),
+        ("30d", _("Month"), "m"),
+        ("90d", _("Quarter"), ""),
+        ("365d", _("Year"), "y"),
+    ]
+
+
+def _back(text: str) -> int:
+    return min(int(text), BACK_MAX) if text.isascii() and text.isdigit() and len(text) < 4 else 0
 
 
 def _word(choice: Choice) -> tuple[str, ...]:

@@ -37,10 +37,16 @@ MATRIX: dict[tuple[str, str], Rule] = {
     ("POST", "console-playground-stream"): Rule(roles=BUILDERS),
     ("GET", "console-playground-receipt"): Rule(roles=BUILDERS),
     ("GET", "console-models"): Rule(roles=ALL),
+    ("GET", "console-find"): Rule(roles=ALL),
     ("GET", "console-docs"): Rule(roles=ALL),
     ("GET", "console-doc"): Rule(roles=ALL),
     ("GET", "console-keys"): Rule(roles=BUILDERS),
     ("POST", "console-keys"): Rule(roles=BUILDERS),
+    ("GET", "console-key"): Rule(roles=BUILDERS),
+    ("GET", "console-workspaces"): Rule(roles=ALL),
+    ("POST", "console-workspaces"): Rule(roles=MANAGERS, status=302),
+    ("GET", "console-workspace"): Rule(roles=ALL),
+    ("POST", "console-workspace"): Rule(roles=MANAGERS, status=302),
     ("POST", "console-key"): Rule(roles=BUILDERS, status=302),
     ("POST", "console-key-rotate"): Rule(roles=BUILDERS),
     ("GET", "console-limits"): Rule(roles=ALL),
@@ -65,12 +71,13 @@ MATRIX: dict[tuple[str, str], Rule] = {
     ("POST", "console-settings"): Rule(roles=MANAGERS, status=302),
 }
 # What a page's module reads, and no page.
-DATA = {"console-playground-receipt", "console-invoice-pdf"}
+DATA = {"console-playground-receipt", "console-invoice-pdf", "console-find"}
 PAGES = sorted(name for method, name in MATRIX if method == "GET" and name not in DATA)
 ABOUT_A_ROW = {
     "console-log",
     "console-key",
     "console-key-rotate",
+    "console-workspace",
     "console-member",
     "console-invite",
     "console-entries",
@@ -111,6 +118,7 @@ def address(world: World, name: str) -> str:
         "console-log": f"logs/{world.newest}",
         "console-key": f"keys/{world.shop.key.public_id}",
         "console-key-rotate": f"keys/{world.shop.key.public_id}/rotate",
+        "console-workspace": f"workspaces/{world.shop.workspace.public_id}",
         "console-member": f"members/{viewer}",
     }
     return f"/console/{tails.get(name, name.removeprefix('console-'))}"
@@ -124,6 +132,8 @@ def body(world: World, name: str) -> dict[str, object]:
         "console-keys": key_form(world),
         "console-key": {"action": "disable"},
         "console-key-rotate": {"once": once, "grace": "3600"},
+        "console-workspaces": {"name": f"Research {once}"},
+        "console-workspace": {"name": "Production"},
         "console-members": {"email": "new@example.com", "role": Role.VIEWER},
         "console-member": {"role": Role.DEVELOPER},
         "console-tenant": {"tenant": world.shop.tenant.public_id},

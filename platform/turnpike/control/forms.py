@@ -33,6 +33,14 @@ def style(widget: forms.Widget) -> None:
         widget.attrs.setdefault("class", "input")
 
 
+def short_amount(nanos: int | None) -> str:
+    """An amount as people type it: two decimals, more only where they say something."""
+    if nanos is None:
+        return ""
+    units, _point, decimals = money.format_amount(nanos).partition(".")
+    return f"{units}.{decimals.rstrip('0').ljust(2, '0')}"
+
+
 class AmountField(forms.CharField):
     """Money in major units as people type it; nanos inside, None when left empty."""
 

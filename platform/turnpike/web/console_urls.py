@@ -2,11 +2,13 @@
 
 from django.urls import path
 
-from accounts.console import audit, invitations, members, organization
+from accounts.console import audit, invitations, members, organization, workspaces
 from billing.console import invoices, limits, logs, models, money, usage
 from turnpike.web import docs_pages
+from turnpike.web.find import FindPage
 from turnpike.web.getting_started import StartPage
-from turnpike.web.keys import ChangeKeyPage, KeysPage, RotateKeyPage
+from turnpike.web.key_page import KeyPage
+from turnpike.web.keys import KeysPage, RotateKeyPage
 from turnpike.web.overview import OverviewPage
 from turnpike.web.playground import PlaygroundPage, PlaygroundReceipt, PlaygroundStream
 
@@ -20,12 +22,19 @@ console = [
         PlaygroundReceipt.as_view(),
         name="console-playground-receipt",
     ),
+    path("find", FindPage.as_view(), name="console-find"),
     path("docs", docs_pages.DocsPage.as_view(), name="console-docs"),
     path("docs/<slug:slug>", docs_pages.DocPage.as_view(), name="console-doc"),
     path("models", models.ModelsPage.as_view(), name="console-models"),
     path("keys", KeysPage.as_view(), name="console-keys"),
-    path("keys/<str:key_id>", ChangeKeyPage.as_view(), name="console-key"),
+    path("keys/<str:key_id>", KeyPage.as_view(), name="console-key"),
     path("keys/<str:key_id>/rotate", RotateKeyPage.as_view(), name="console-key-rotate"),
+    path("workspaces", workspaces.WorkspacesPage.as_view(), name="console-workspaces"),
+    path(
+        "workspaces/<str:workspace_id>",
+        workspaces.WorkspacePage.as_view(),
+        name="console-workspace",
+    ),
     path("limits", limits.LimitsPage.as_view(), name="console-limits"),
     path("usage", usage.UsagePage.as_view(), name="console-usage"),
     path("logs", logs.LogsPage.as_view(), name="console-logs"),

@@ -5,7 +5,6 @@ from typing import Any
 
 from django.core.cache import cache
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
@@ -138,34 +137,6 @@ class RotateKeyPage(KeysPage):
         grace = form.grace_chosen()
         issued = keys.rotate_key(caller=self.caller, key=key, grace=grace)
         return self.show(issued=issued, grace=grace)
-
-
-class ChangeKeyPage(TenantPage):
-    """Disabling, enabling and revoking a key."""
-
-    powers = {"POST": Power.KEYS_WRITE}
-    proved = frozenset({"POST"})
-
-    def back(self) -> str:
-        """The list."""
-        return reverse("console-keys")
-
-    def post(self, request: HttpRequest, key_id: str) -> HttpResponse:
-        """Do what the button says; it holds from the next request."""
-        key = access_key(self.caller, key_id, power=Power.KEYS_WRITE)
-        action = request.POST.get("action")
-        if action == "disable":
-            keys.disable_key(caller=self.caller, key=key)
-            return self.done(_("The key is disabled. Its next request is refused."))
-        if action == "enable":
-            keys.enable_key(caller=self.caller, key=key)
-            return self.done(_("The key works again."))
-        if action == "revoke" and request.POST.get("typed", "").strip() == key.name:
-            keys.revoke_key(caller=self.caller, key=key)
-            return self.done(_("The key is revoked for good."))
-        if action == "revoke":
-            raise InvalidInput(_("Type the key's name to revoke it."), field="typed")
-        return redirect(self.back())
 
 
 def describe(

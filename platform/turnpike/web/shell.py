@@ -24,6 +24,8 @@ class Entry:
     title: Any
     icon: str
     power: Power
+    # `g` and this letter lead there.
+    letter: str = ""
 
 
 SECTIONS: tuple[tuple[Any, tuple[Entry, ...]], ...] = (
@@ -35,15 +37,21 @@ SECTIONS: tuple[tuple[Any, tuple[Entry, ...]], ...] = (
                 title=_("Overview"),
                 icon="layout-dashboard",
                 power=Power.USAGE_READ,
+                letter="o",
             ),
             Entry(
-                route="console-start", title=_("Get started"), icon="rocket", power=Power.KEYS_READ
+                route="console-start",
+                title=_("Get started"),
+                icon="rocket",
+                power=Power.KEYS_READ,
+                letter="t",
             ),
             Entry(
                 route="console-playground",
                 title=_("Playground"),
                 icon="terminal",
                 power=Power.KEYS_WRITE,
+                letter="p",
             ),
         ),
     ),
@@ -51,26 +59,51 @@ SECTIONS: tuple[tuple[Any, tuple[Entry, ...]], ...] = (
         _("Build"),
         (
             Entry(
-                route="console-keys", title=_("API keys"), icon="key-round", power=Power.KEYS_READ
+                route="console-keys",
+                title=_("API keys"),
+                icon="key-round",
+                power=Power.KEYS_READ,
+                letter="k",
             ),
-            Entry(route="console-limits", title=_("Limits"), icon="gauge", power=Power.USAGE_READ),
+            Entry(
+                route="console-limits",
+                title=_("Limits"),
+                icon="gauge",
+                power=Power.USAGE_READ,
+                letter="i",
+            ),
             Entry(
                 route="console-models",
                 title=_("Models and prices"),
                 icon="cpu",
                 power=Power.USAGE_READ,
+                letter="m",
             ),
-            Entry(route="console-docs", title=_("Docs"), icon="book-open", power=Power.TENANT_READ),
+            Entry(
+                route="console-docs",
+                title=_("Docs"),
+                icon="book-open",
+                power=Power.TENANT_READ,
+                letter="d",
+            ),
         ),
     ),
     (
         _("Observe"),
         (
             Entry(
-                route="console-usage", title=_("Usage"), icon="chart-column", power=Power.USAGE_READ
+                route="console-usage",
+                title=_("Usage"),
+                icon="chart-column",
+                power=Power.USAGE_READ,
+                letter="u",
             ),
             Entry(
-                route="console-logs", title=_("Logs"), icon="scroll-text", power=Power.REQUESTS_READ
+                route="console-logs",
+                title=_("Logs"),
+                icon="scroll-text",
+                power=Power.REQUESTS_READ,
+                letter="l",
             ),
         ),
     ),
@@ -82,21 +115,35 @@ SECTIONS: tuple[tuple[Any, tuple[Entry, ...]], ...] = (
                 title=_("Billing"),
                 icon="credit-card",
                 power=Power.BILLING_READ,
+                letter="b",
             ),
             Entry(
-                route="console-members", title=_("Members"), icon="users", power=Power.MEMBERS_READ
+                route="console-members",
+                title=_("Members"),
+                icon="users",
+                power=Power.MEMBERS_READ,
+                letter="e",
+            ),
+            Entry(
+                route="console-workspaces",
+                title=_("Workspaces"),
+                icon="building-2",
+                power=Power.WORKSPACES_READ,
+                letter="w",
             ),
             Entry(
                 route="console-audit",
                 title=_("Audit log"),
                 icon="shield-check",
                 power=Power.AUDIT_READ,
+                letter="a",
             ),
             Entry(
                 route="console-settings",
                 title=_("Settings"),
                 icon="settings",
                 power=Power.TENANT_READ,
+                letter="s",
             ),
         ),
     ),
