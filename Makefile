@@ -14,7 +14,7 @@ export PIP_NO_INPUT := 1
 # Checks of the code need no servers and no secrets of their own.
 LINT_ENVIRONMENT := SECRET_KEY=only-for-reading-the-code-0123456789 DATABASE_URL= STATE_DIR=/nonexistent
 
-.PHONY: help up test check lint format lock bench storm test-clients test-cluster clean
+.PHONY: help up test check lint format lock bench storm test-billing test-clients test-cluster clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench: $(VENV)/ready-dev ## Compare the data plane's cost with nginx's; ARGS=--j
 storm: $(VENV)/ready-dev ## The long seeded fault storm; SEED=number replays one, SECONDS=300 is its length
 	STORM_SEED=$${SEED:-$$RANDOM} STORM_SECONDS=$(or $(SECONDS),300) \
 		$(BIN)/python -m pytest tests/storm -n 0 --timeout=0 -s $(ARGS)
+
+test-billing: $(VENV)/ready-dev ## The proofs of billing at full size: a year, and posts against closings
+	ACCOUNTING=full $(BIN)/python -m pytest tests/accounting -n 2 --timeout=600 $(ARGS)
 
 test-clients: $(VENV)/ready-dev ## Other people's clients, in environments of their own
 	$(BIN)/python -m pytest tests/clients -n 0 --timeout=900 $(ARGS)

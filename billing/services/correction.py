@@ -60,7 +60,8 @@ class _Change:
 def make_corrected_set(*, wrong_set: int, rows: Iterable[PriceRow], name: str) -> PriceSet:
     """The set that should have been in force: the wrong one's span, these rows for their models.
 
-    It stands in a book of its own that nobody buys from, and serves re-rating and rehearsal.
+    It stands in a book of its own that nobody buys from. The same name again is the same set, as
+    long as it has the same prices.
     """
     new = list(rows)
     names = {row.model for row in new}
@@ -68,10 +69,15 @@ def make_corrected_set(*, wrong_set: int, rows: Iterable[PriceRow], name: str) -
         wrong = PriceSet.objects.select_related("book").filter(pk=wrong_set).first()
         if wrong is None:
             raise NotFound(f"There is no price set {wrong_set}.")
+        kept: list[Price | PriceRow] = [row for row in wrong.prices.all() if row.model not in names]
+        known = PriceSet.objects.filter(book__name=name).first()
+        if known is not None:
+            if _places(known.prices.all()) != _places([*kept, *new]):
+                raise Conflict(f"The price book {name!r} exists, with other prices.")
+            return known
         book = PriceBook.objects.create(name=name, currency=wrong.book.currency)
         span = DateTimeTZRange(wrong.effective.lower, wrong.effective.upper)
         made = PriceSet.objects.create(book=book, effective=span)
-        kept: list[Price | PriceRow] = [row for row in wrong.prices.all() if row.model not in names]
         Price.objects.bulk_create(
             Price(
                 price_set=made,
@@ -85,6 +91,13 @@ def make_corrected_set(*, wrong_set: int, rows: Iterable[PriceRow], name: str) -
             for row in [*kept, *new]
         )
     return made
+
+
+def _places(rows: Iterable[Price | PriceRow]) -> set[tuple[object, ...]]:
+    return {
+        (row.model, row.component, row.variant, row.min_input, row.nano_per_mtok, row.nano_per_unit)
+        for row in rows
+    }
 
 
 def rate_again(

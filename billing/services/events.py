@@ -12,6 +12,7 @@ from django.db import connection
 from billing.models.usage import NUMBER_COLUMNS
 from billing.models.usage import UsageEvent as EventRow
 from billing.services.charging import BATCH, Charge
+from billing.services.costs import CostBooks, load_cost_books
 from turnpike.contracts.usage import (
     OUTCOME_ANSWERED,
     OUTCOME_CUT,
@@ -126,8 +127,9 @@ def read_known(requests: Iterable[UUID]) -> dict[UUID, Known]:
 
 def write_attempts(events: Sequence[tuple[UUID, UsageEvent]]) -> None:
     """Keep every try at an upstream; better knowledge of a try replaces the earlier one."""
+    costs = load_cost_books(attempt.upstream for _, event in events for attempt in event.attempts)
     rows = [
-        _attempt_row(request, event, attempt)
+        _attempt_row(request, event, attempt, costs=costs)
         for request, event in events
         for attempt in {attempt.n: attempt for attempt in event.attempts}.values()
     ]
@@ -152,7 +154,17 @@ def _known_of(rows: Sequence[EventRow]) -> Known:
     )
 
 
-def _attempt_row(request: UUID, event: UsageEvent, attempt: Attempt) -> dict[str, Any]:
+def _attempt_row(
+    request: UUID, event: UsageEvent, attempt: Attempt, *, costs: CostBooks
+) -> dict[str, Any]:
+    is_billed = attempt.outcome in BILLED_OUTCOMES
+    cost = costs.cost_of(
+        attempt.usage if is_billed else None,
+        upstream=attempt.upstream,
+        models=(event.upstream_model, event.model),
+        at_us=event.started_at_us,
+        is_batch=event.tier == BATCH,
+    )
     return {
         "request_id": str(request),
         "attempt": attempt.n,
@@ -161,7 +173,8 @@ def _attempt_row(request: UUID, event: UsageEvent, attempt: Attempt) -> dict[str
         "credential_id": attempt.credential,
         "upstream_request_id": attempt.upstream_request_id,
         "outcome": attempt.outcome,
-        "is_billed": attempt.outcome in BILLED_OUTCOMES,
+        "is_billed": is_billed,
+        "cost_nano": cost,
         "usage": None if attempt.usage is None else dict(attempt.usage),
         "started_at": clock.datetime_of_us(event.started_at_us).isoformat(),
     }
@@ -212,6 +225,7 @@ _ATTEMPT_TYPES = {
     "outcome": "text",
     "is_billed": "boolean",
     "usage": "jsonb",
+    "cost_nano": "bigint",
     "started_at": "timestamptz",
 }
 
@@ -235,5 +249,6 @@ _UPSERT_ATTEMPTS = (
     " is_billed = excluded.is_billed, upstream_id = excluded.upstream_id,"
     " credential_id = coalesce(excluded.credential_id, stored.credential_id),"
     " upstream_request_id = coalesce(excluded.upstream_request_id, stored.upstream_request_id),"
-    " usage = coalesce(excluded.usage, stored.usage)"
+    " usage = coalesce(excluded.usage, stored.usage),"
+    " cost_nano = coalesce(excluded.cost_nano, stored.cost_nano)"
 )

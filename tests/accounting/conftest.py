@@ -1,0 +1,17 @@
+"""Fixtures of the accounting tests: real transactions, and a size for every day and for proofs."""
+
+import os
+
+import pytest
+
+from tests.support.flush import allow_flush
+
+allow_flush()
+
+FULL_SECONDS_MAX = 600
+
+
+@pytest.fixture(scope="session")
+def is_full() -> bool:
+    """Whether the proofs run at the size that is said of them: `make test-billing`."""
+    return os.environ.get("ACCOUNTING") == "full"
