@@ -26,11 +26,10 @@ class AuditPage(TenantPage):
         """One page of events, narrowed by what stands in the address."""
         rows = list(self._events(request).order_by("-pk")[: SHOWN + 1])
         shown = rows[:SHOWN]
-        names = _names(shown)
         return self.page(
             "accounts/audit.html",
             {
-                "events": [_event(row, names) for row in shown],
+                "events": describe(shown),
                 "next": shown[-1].pk if len(rows) > SHOWN else None,
                 "actions": sorted(ACTIONS.items(), key=lambda item: str(item[1])),
                 "chosen": {name: request.GET.get(name, "") for name in ("action", "target")},
@@ -48,6 +47,12 @@ class AuditPage(TenantPage):
         except (KeyError, ValueError):
             return rows
         return rows.filter(pk__lt=before)
+
+
+def describe(rows: list[AuditEvent]) -> list[dict[str, Any]]:
+    """Events as pages show them, with who did them by email address."""
+    names = _names(rows)
+    return [_event(row, names) for row in rows]
 
 
 def _names(rows: list[AuditEvent]) -> dict[str, str]:

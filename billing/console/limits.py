@@ -83,11 +83,12 @@ def _scope(item: ScopeLevels) -> dict[str, Any]:
     return {
         "title": item.scope.title if item.scope.kind != "tenant" else kinds["tenant"],
         "note": "" if item.scope.kind == "tenant" else kinds[item.scope.kind],
-        "levels": [_level(level) for level in item.levels],
+        "levels": [level_row(level) for level in item.levels],
     }
 
 
-def _level(level: Level) -> dict[str, Any]:
+def level_row(level: Level) -> dict[str, Any]:
+    """A limit as pages show it."""
     titles = {
         "requests": _("Requests per minute"),
         "tokens": _("Tokens per minute"),

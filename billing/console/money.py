@@ -42,7 +42,7 @@ class BillingPage(TenantPage):
                 "balance": read_balance(self.tenant),
                 "grants": grants,
                 "granted_nano": sum(grant.account.balance_nano for grant in grants),
-                "postings": [_posting(row) for row in shown],
+                "postings": [posting_of(row) for row in shown],
                 "documents": [_document(row) for row in shown_documents],
                 "next_document": (
                     shown_documents[-1].pk if len(found_documents) > DOCUMENTS_SHOWN else None
@@ -62,7 +62,8 @@ def _document(row: Invoice) -> dict[str, Any]:
     }
 
 
-def _posting(row: LedgerTxn) -> dict[str, Any]:
+def posting_of(row: LedgerTxn) -> dict[str, Any]:
+    """A posting as pages show it."""
     entries = list(row.entries.all())
     return {
         "row": row,

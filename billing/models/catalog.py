@@ -58,6 +58,8 @@ class ModelAlias(models.Model):
 
     alias = models.CharField(max_length=200, unique=True)
     model = models.ForeignKey(CatalogModel, on_delete=models.CASCADE, related_name="aliases")
+    # Added by an operator: an import leaves it alone.
+    is_own = models.BooleanField(default=False)
 
     class Meta:
         db_table = "billing_model_alias"
@@ -71,6 +73,8 @@ class PriceBook(TimestampedModel):
 
     name = models.CharField(max_length=100, unique=True)
     currency = models.CharField(max_length=3, default="USD")
+    # Models whose prices an operator set: an import leaves them alone.
+    own_models = models.JSONField(default=list, blank=True)
 
     class Meta:
         db_table = "billing_price_book"

@@ -146,6 +146,7 @@ class UsageRollup(UsageNumbers):
 
     class Meta:
         db_table = "billing_usage_rollup"
+        indexes = [models.Index(fields=["bucket_at"], name="usage_rollup_by_time")]
 
     def __str__(self) -> str:
         return f"{self.tenant_id} {self.bucket_at:%Y-%m-%dT%H:%M} {self.model}"
@@ -162,6 +163,14 @@ class SpendCounter(models.Model):
 
     class Meta:
         db_table = "billing_spend_counter"
+        indexes = [
+            models.Index(
+                fields=["period", "tenant_id"],
+                condition=models.Q(scope="t"),
+                include=["spent_nano"],
+                name="spend_counter_of_tenants",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.tenant_id} {self.scope} {self.period}"

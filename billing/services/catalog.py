@@ -60,7 +60,8 @@ class ImportResult:
 def import_catalog(path: Path = SHIPPED_CATALOG, *, book: str = DEFAULT_BOOK) -> ImportResult:
     """Bring models, aliases and prices to what a file says; the same file again changes nothing.
 
-    Models and prices that the file does not name stay, and so do the operator's own switches.
+    Models and prices that the file does not name stay, and so do the operator's own switches,
+    aliases, and prices of models that were set by hand.
     """
     catalog = read_catalog(path)
     with transaction.atomic():
@@ -138,20 +139,21 @@ def _import_models(catalog: Catalog) -> tuple[int, int]:
 
 
 def _differs(row: CatalogModel, item: ModelRow) -> bool:
-    aliases = {alias.alias for alias in row.aliases.all()}
+    aliases = {alias.alias for alias in row.aliases.all() if not alias.is_own}
     return aliases != set(item.aliases) or any(
         getattr(row, name) != value for name, value in item.columns.items()
     )
 
 
 def _set_aliases(row: CatalogModel, item: ModelRow) -> None:
-    ModelAlias.objects.filter(model=row).exclude(alias__in=item.aliases).delete()
+    shipped = ModelAlias.objects.filter(model=row, is_own=False)
+    shipped.exclude(alias__in=item.aliases).delete()
     for alias in item.aliases:
-        ModelAlias.objects.update_or_create(alias=alias, defaults={"model": row})
+        ModelAlias.objects.update_or_create(alias=alias, defaults={"model": row, "is_own": False})
 
 
 def _import_prices(book: PriceBook, catalog: Catalog) -> int:
-    names = {row.model for row in catalog.models} | {ANY_MODEL}
+    names = ({row.model for row in catalog.models} | {ANY_MODEL}) - set(book.own_models)
     if not book.sets.exists():
         return _write_prices(book, desired=catalog.prices, current={})
     now = _database_now()
@@ -160,7 +162,8 @@ def _import_prices(book: PriceBook, catalog: Catalog) -> int:
     desired = {}
     for at in instants:
         kept = frozenset(row for row in _at(current, at) if row.model not in names)
-        desired[at] = kept | _at(catalog.prices, at)
+        shipped = frozenset(row for row in _at(catalog.prices, at) if row.model in names)
+        desired[at] = kept | shipped
     return _write_prices(book, desired=desired, current=current)
 
 

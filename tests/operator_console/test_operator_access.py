@@ -6,7 +6,7 @@ from django.urls import URLPattern
 
 from accounts.models import Role, User
 from tests.accounts.factories import make_member, make_tenant
-from tests.operator_console.operator_world import browser_of
+from tests.operator_console.operator_world import browser_of, make_operator
 from turnpike.web.operator_urls import operator as routes
 
 
@@ -17,7 +17,7 @@ def addresses() -> list[str]:
         assert isinstance(route, URLPattern)
         text = str(route.pattern)
         for name in route.pattern.converters:
-            text = text.replace(f"<str:{name}>", "1")
+            text = text.replace(f"<str:{name}>", "1").replace(f"<path:{name}>", "1")
         found.append(f"/operator/{text}")
     return found
 
@@ -53,13 +53,14 @@ def test_an_operator_without_a_second_factor_sets_one_up_first(operator: User) -
     assert answer["location"] == "/accounts/2fa/"
 
 
-def test_changes_want_a_fresh_proof_and_a_token(operator: User) -> None:
+def test_changes_want_a_fresh_proof_and_a_token(db: None) -> None:
+    operator = make_operator(password="a long enough password")
     unproved = browser_of(operator, is_proved=False)
     for path in addresses():
         answer = unproved.post(path)
         assert answer.status_code in {302, 405}
         if answer.status_code == 302 and not path.endswith("viewing/end"):
-            assert answer["location"].startswith("/accounts/reauthenticate/?next=/operator/")
+            assert answer["location"].startswith("/accounts/reauthenticate/?next=%2Foperator%2F")
     client = Client(enforce_csrf_checks=True)
     client.force_login(operator, backend="django.contrib.auth.backends.ModelBackend")
     assert {client.post(path).status_code for path in addresses()} == {403}

@@ -1,7 +1,7 @@
 """Template filters of both consoles: money, counts, times; and the parts of meters and charts."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 from django import template
 from django.forms import BoundField, CheckboxInput, RadioSelect
@@ -10,13 +10,19 @@ from django.http import HttpRequest
 from turnpike.control import formats
 
 register = template.Library()
+Value = TypeVar("Value")
 METER_WARN, METER_FULL = 75, 95
+
+
+def is_there(value: Value | None) -> TypeGuard[Value]:
+    """Whether there is something to write; a template's variable that is missing is empty text."""
+    return value is not None and value != ""
 
 
 @register.filter
 def money(nanos: int | None, currency: str = "USD") -> str:
     """An amount in nanos with two decimals."""
-    return "–" if nanos is None else formats.money(nanos, currency)
+    return formats.money(nanos, currency) if is_there(nanos) else "–"
 
 
 @register.filter
@@ -34,49 +40,49 @@ def month(at: datetime | None) -> str:
 @register.filter
 def exact_money(nanos: int | None, currency: str = "USD") -> str:
     """An amount in nanos, exact to a millionth."""
-    return "–" if nanos is None else formats.exact_money(nanos, currency)
+    return formats.exact_money(nanos, currency) if is_there(nanos) else "–"
 
 
 @register.filter
 def number(value: int | None) -> str:
     """A whole number with its thousands apart."""
-    return "–" if value is None else formats.number(value)
+    return formats.number(value) if is_there(value) else "–"
 
 
 @register.filter
 def compact(value: int | None) -> str:
     """A count in few characters."""
-    return "–" if value is None else formats.compact(value)
+    return formats.compact(value) if is_there(value) else "–"
 
 
 @register.filter
 def moment(at: datetime | None) -> str:
     """A date and a time in UTC."""
-    return "–" if at is None else formats.moment(at)
+    return formats.moment(at) if is_there(at) else "–"
 
 
 @register.filter
 def day(at: datetime | None) -> str:
     """A date in UTC."""
-    return "–" if at is None else formats.day(at)
+    return formats.day(at) if is_there(at) else "–"
 
 
 @register.filter
 def time_of_day(at: datetime | None) -> str:
     """Hours, minutes and seconds in UTC."""
-    return "–" if at is None else formats.time_of_day(at)
+    return formats.time_of_day(at) if is_there(at) else "–"
 
 
 @register.filter
 def ago(at: datetime | None) -> str:
     """How long ago, or in how long."""
-    return "–" if at is None else formats.ago(at)
+    return formats.ago(at) if is_there(at) else "–"
 
 
 @register.filter
 def duration(microseconds: int | None) -> str:
     """A duration in milliseconds or seconds."""
-    return "–" if microseconds is None else formats.duration(microseconds)
+    return formats.duration(microseconds) if is_there(microseconds) else "–"
 
 
 @register.filter

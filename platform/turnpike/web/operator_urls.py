@@ -2,12 +2,54 @@
 
 from django.urls import URLPattern, path
 
-from turnpike.web.operators import viewing
+from turnpike.web.operators import (
+    live,
+    models,
+    prices,
+    tenant_changes,
+    tiers,
+    upstreams,
+    users,
+    viewing,
+)
 from turnpike.web.operators.dashboard import DashboardPage
+from turnpike.web.operators.tenant import TenantPage
+from turnpike.web.operators.tenants import TenantsPage
 
 # What is sold, to whom, and who answers.
 selling: list[URLPattern] = [
     path("", DashboardPage.as_view(), name="operator"),
+    path("tenants", TenantsPage.as_view(), name="operator-tenants"),
+    path("tenants/<str:tenant_id>", TenantPage.as_view(), name="operator-tenant"),
+    path(
+        "tenants/<str:tenant_id>/view",
+        viewing.StartViewingPage.as_view(),
+        name="operator-viewing-start",
+    ),
+    path(
+        "tenants/<str:tenant_id>/change/<str:change>",
+        tenant_changes.ChangeTenantPage.as_view(),
+        name="operator-tenant-change",
+    ),
+    path("tenants/<str:tenant_id>/<str:tab>", TenantPage.as_view(), name="operator-tenant-tab"),
+    path("tiers", tiers.TiersPage.as_view(), name="operator-tiers"),
+    path("tiers/<str:code>", tiers.TierPage.as_view(), name="operator-tier"),
+    path("tiers/<str:code>/groups", tiers.TierGroupPage.as_view(), name="operator-tier-group"),
+    path("models", models.ModelsPage.as_view(), name="operator-models"),
+    path("models/<path:model>", models.ModelPage.as_view(), name="operator-model"),
+    path("prices", prices.PricesPage.as_view(), name="operator-prices"),
+    path("prices/<str:book>/<path:model>", prices.PricePage.as_view(), name="operator-price"),
+    path("upstreams", upstreams.UpstreamsPage.as_view(), name="operator-upstreams"),
+    path("upstreams/<str:upstream_id>", upstreams.UpstreamPage.as_view(), name="operator-upstream"),
+    path(
+        "upstreams/<str:upstream_id>/credentials",
+        upstreams.CredentialPage.as_view(),
+        name="operator-upstream-credential",
+    ),
+    path("live", live.LivePage.as_view(), name="operator-live"),
+    path("live/switch/<str:kind>", live.SwitchPage.as_view(), name="operator-switch"),
+    path("users", users.UsersPage.as_view(), name="operator-users"),
+    path("users/<str:user_id>", users.UserPage.as_view(), name="operator-user"),
     path("viewing/end", viewing.EndViewingPage.as_view(), name="operator-viewing-end"),
 ]
 # What keeps the platform running.
