@@ -29,6 +29,7 @@ from billing.models import (
 from billing.models.catalog import DEFAULT_BOOK
 from billing.models.state import PlatformState
 from billing.models.tiers import DEFAULT_TIER
+from billing.queries.balance import pending_by_tenant
 from turnpike.contracts import snapshots
 from turnpike.contracts.snapshots import (
     Candidate,
@@ -118,9 +119,15 @@ def terms_of(tenants: Iterable[int]) -> dict[int, TenantTerms]:
         for row in Subscription.objects.filter(tenant__in=numbers).select_related("tier")
     }
     wallets = Wallet.objects.in_bulk(numbers)
+    pending = pending_by_tenant(*numbers) if numbers else {}
     book = PriceBook.objects.filter(name=DEFAULT_BOOK).values_list("pk", flat=True).first()
     return {
-        tenant: _terms(subscriptions.get(tenant), wallets.get(tenant), default_book=book or 0)
+        tenant: _terms(
+            subscriptions.get(tenant),
+            wallets.get(tenant),
+            default_book=book or 0,
+            pending=pending.get(tenant, 0),
+        )
         for tenant in numbers
     }
 
@@ -154,10 +161,7 @@ def plane_snapshot() -> PlaneSnapshot:
     """What is sold, at what price, and who answers, as PostgreSQL has it now."""
     return PlaneSnapshot(
         tiers={tier.code: _tier(tier) for tier in Tier.objects.prefetch_related("group_limits")},
-        models={
-            row.model: _model(row)
-            for row in CatalogModel.objects.prefetch_related("aliases").order_by("model")
-        },
+        models={model.model: model for model in list_models()},
         prices=tuple(_price_sets()),
         routes=_routes(),
         upstreams={
@@ -176,15 +180,21 @@ def read_switches() -> Switches:
     )
 
 
+def list_models() -> list[ModelSnapshot]:
+    """The catalogue's models by name, as the data plane sees them."""
+    rows = CatalogModel.objects.prefetch_related("aliases").order_by("model")
+    return [_model(row) for row in rows]
+
+
 def limits_of(values: Mapping[str, int | None]) -> Limits:
     """Stored overrides as limits; names that are not known are ignored."""
     return Limits(**{name: values.get(name) for name in snapshots.LIMIT_NAMES})
 
 
 def _terms(
-    subscription: Subscription | None, wallet: Wallet | None, *, default_book: int
+    subscription: Subscription | None, wallet: Wallet | None, *, default_book: int, pending: int
 ) -> TenantTerms:
-    balance = 0 if wallet is None else wallet.balance_nano + wallet.credit_limit_nano
+    balance = 0 if wallet is None else wallet.balance_nano + wallet.credit_limit_nano - pending
     mode = Wallet.Mode.PREPAID if wallet is None else Wallet.Mode(wallet.mode)
     is_postpaid = mode == Wallet.Mode.POSTPAID
     shared = TenantTerms(

@@ -7,6 +7,7 @@ from django.core.cache import cache
 
 from billing.ingest.consumer import Consumer, consumer_name
 from billing.services import (
+    batch_records,
     closing,
     export_files,
     invoices,
@@ -17,6 +18,7 @@ from billing.services import (
     upkeep,
     wallet,
 )
+from billing.services.batch_running import run_parts
 from billing.services.reconciliation import reconcile_and_keep
 from turnpike.control.redis import redis_client
 from turnpike.kernel import clock
@@ -27,6 +29,9 @@ INGEST_SECONDS_MAX = 25.0
 # While a run renews this, others of the same second end at once; a killed run blocks no longer.
 INGEST_LEASE_SECONDS = 5
 INGEST_LEASE = "billing.ingest_usage"
+# After this long no further part is begun; one turn waits for an upstream at most so much longer.
+BATCH_SECONDS_MAX = 20.0
+BATCH_TURN_SECONDS_MAX = 1_800
 
 
 @shared_task(name="billing.tasks.ingest_usage")
@@ -123,6 +128,18 @@ def apply_retention() -> int:
 def look_at_components() -> int:
     """Note which parts of the platform answer; returns how many do not."""
     return standing.look_at_components(at=clock.utc_now())
+
+
+@shared_task(name="billing.tasks.run_batches", time_limit=BATCH_TURN_SECONDS_MAX)
+def run_batches() -> int:
+    """Carry on the parts of message batches that are due; returns how many turns that took."""
+    return run_parts(until_seconds=clock.monotonic_seconds() + BATCH_SECONDS_MAX)
+
+
+@shared_task(name="billing.tasks.archive_batches")
+def archive_batches() -> int:
+    """Delete the results of batches whose time is over; returns how many batches."""
+    return batch_records.archive_batches(now=clock.utc_now())
 
 
 def _renew_lease() -> bool:

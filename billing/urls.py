@@ -3,6 +3,7 @@
 from django.urls import include, path
 
 from billing.api import (
+    batches,
     catalog,
     features,
     invoices,
@@ -74,7 +75,15 @@ organization_urlpatterns = [
     path("cost_report", reports.CostReportView.as_view()),
 ]
 
+batch_urlpatterns = [
+    path("", batches.BatchesView.as_view()),
+    path("/<str:batch_id>", batches.OneBatchView.as_view()),
+    path("/<str:batch_id>/results", batches.BatchResultsView.as_view()),
+    path("/<str:batch_id>/cancel", batches.CancelBatchView.as_view()),
+]
+
 urlpatterns = [
+    path("v1/messages/batches", include(batch_urlpatterns)),
     path("api/v1/", include(api)),
     path("v1/organizations/", include(organization_urlpatterns)),
 ]

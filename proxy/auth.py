@@ -13,7 +13,7 @@ from proxy.api_errors import ApiError
 from proxy.config import Network
 from proxy.redis_pipe import RedisAway
 from proxy.snapshots import KeyUnknown, SnapshotStore, View
-from turnpike.contracts.snapshots import KIND_MANAGEMENT, STATUS_ACTIVE
+from turnpike.contracts.standing import refusal_of_key
 from turnpike.kernel import clock, hashing
 
 ADDRESSES_MAX = 10_000
@@ -128,32 +128,9 @@ def check_standing(view: View, *, scope: str, address: str) -> None:
 
     An empty address is not checked: it was, when the request came in.
     """
-    expires_at_us = view.key.expires_at_us
-    if expires_at_us is not None and clock.now_us() >= expires_at_us:
-        raise ApiError(401, "authentication_error", "This API key has expired.")
-    if view.key.kind == KIND_MANAGEMENT:
-        raise ApiError(
-            403, "permission_error", "A management key cannot call models. Use an API key."
-        )
-    if view.who.status != STATUS_ACTIVE:
-        raise ApiError(403, "permission_error", "This account is suspended. Contact your provider.")
-    if scope not in view.key.scopes:
-        raise ApiError(403, "permission_error", f"This API key does not have the scope `{scope}`.")
-    workspace = view.who.workspaces.get(str(view.key.workspace))
-    if workspace is None or not workspace.is_active:
-        raise ApiError(403, "permission_error", "The workspace of this API key is archived.")
-    if address and view.key.ip_ranges and not is_within(address, view.key.ip_ranges):
-        raise ApiError(403, "permission_error", "This API key may not be used from your address.")
-
-
-def is_within(address: str, ranges: tuple[str, ...]) -> bool:
-    """Whether an address lies in one of the ranges; what cannot be read lies in none."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return any((mapped or ip) in ipaddress.ip_network(item, strict=False) for item in ranges)
+    refused = refusal_of_key(view.key, view.who, scope=scope, address=address, at_us=clock.now_us())
+    if refused is not None:
+        raise ApiError(refused.status, refused.error_type, refused.message)
 
 
 def client_address(peer: str, forwarded: bytes, trusted: tuple[Network, ...]) -> str:

@@ -11,6 +11,8 @@ from proxy.admission import Admitter, Ask
 from proxy.api_errors import ApiError
 from proxy.asgi import Receive, Scope, Send
 from proxy.auth import client_address
+from proxy.batch_items import HEADER as TICKET_HEADER
+from proxy.batch_items import BatchItems
 from proxy.body import read_messages_body
 from proxy.chat_face import ChatFace
 from proxy.config import MIB, ProxyConfig
@@ -55,12 +57,14 @@ class Endpoints:
         pipeline: Pipeline,
         counter: Counter,
         idempotency: Idempotency,
+        batch_items: BatchItems,
     ) -> None:
         self._idempotency = idempotency
         self._config = config
         self._admitter = admitter
         self._pipeline = pipeline
         self._counter = counter
+        self._batch_items = batch_items
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Every answer has a request id, in header and error body."""
@@ -107,6 +111,11 @@ class Endpoints:
             raise ApiError(404, "not_found_error", f"There is nothing at {path[:200]}.")
 
     async def _post(self, path: str, ask: Ask, scope: Scope, receive: Receive, send: Send) -> None:
+        if TICKET_HEADER in ask.headers and path == "/v1/messages":
+            ticket = self._batch_items.ticket_of(ask)
+            raw = await self._body(ask, scope, receive)
+            await self._batch_items.answer(ask, ticket, raw, send)
+            return
         view = await self._admitter.authenticate(ask)
         if b"anthropic-version" not in ask.headers:
             raise ApiError(400, "invalid_request_error", "anthropic-version: header is required")

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from proxy.admission import Admitter
 from proxy.auth import Authenticator
+from proxy.batch_items import BatchItems
 from proxy.config import ProxyConfig
 from proxy.counting import Counter
 from proxy.ending import Ending
@@ -194,6 +195,7 @@ class Gateway:
                 switchboard=self.switchboard,
                 estimator=self._estimator,
             ),
+            batch_items=self._build_batch_items(forwarder),
         )
 
     def _build_forwarder(self) -> Forwarder:
@@ -218,6 +220,14 @@ class Gateway:
             worker=self.config.worker,
         )
         return Switchboard(board=board, moves=moves, caps=self._caps)
+
+    def _build_batch_items(self, forwarder: Forwarder) -> BatchItems:
+        return BatchItems(
+            config=self.config,
+            store=self._store,
+            forwarder=forwarder,
+            switchboard=self.switchboard,
+        )
 
     def _known_upstreams(self) -> Mapping[str, UpstreamSnapshot]:
         plane = self._store.plane

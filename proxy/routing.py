@@ -5,11 +5,12 @@ import msgspec
 from proxy.api_errors import ApiError
 from proxy.snapshots import Plane, View
 from proxy.upstreams.selection import Hop, hops_of
-from turnpike.contracts import rating
+from turnpike.contracts.naming import is_priced
 from turnpike.contracts.snapshots import Candidate, ModelSnapshot, PriceSet
 
 RETIRED = "retired"
 KNOWN_MAX = 10_000
+NO_PRICES = PriceSet(price_set=0, book=0, from_us=0)
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,12 +94,22 @@ def narrowed(route: Route, upstream: int) -> Route:
     return msgspec.structs.replace(route, hops=hops)
 
 
-def is_priced(price_set: PriceSet, model: str) -> bool:
-    """Whether a model has all five token prices; without them nothing may be admitted."""
-    present = {
-        row.component for row in price_set.prices.get(model, ()) if row.variant == rating.STANDARD
-    }
-    return present.issuperset(rating.TOKEN_COMPONENTS)
+def route_of_item(plane: Plane, name: str) -> Route:
+    """The route of a batch item, whose model and price were decided with its batch.
+
+    Raises ApiError 529 while no upstream serves the model.
+    """
+    model = plane.snapshot.models.get(name)
+    candidates = [] if model is None else _enabled(plane, model)
+    if model is None or not candidates:
+        raise _no_upstream()
+    return Route(
+        model=model,
+        requested=name,
+        price_set=NO_PRICES,
+        hops=hops_of(plane.snapshot.upstreams, candidates),
+        is_successor=False,
+    )
 
 
 def visible_models(view: View, *, at_us: int) -> list[ModelSnapshot]:

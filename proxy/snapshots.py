@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from proxy.redis_link import RedisLink
 from proxy.redis_pipe import RedisAway
+from turnpike.contracts.naming import canonical_name, index_names
 from turnpike.contracts.snapshots import (
     PLANE_DEFAULTS,
     PLANE_FIELDS,
@@ -51,10 +52,7 @@ class Plane:
 
     def find_model(self, name: str) -> ModelSnapshot | None:
         """The model behind an id, an alias, a dotted or prefixed form of either; or None."""
-        found = self.aliases.get(name)
-        if found is None:
-            plain = name.lower().removeprefix("anthropic/").removesuffix("[1m]").replace(".", "-")
-            found = self.aliases.get(plain)
+        found = canonical_name(self.aliases, name)
         return None if found is None else self.snapshot.models.get(found)
 
     def find_price_set(self, *, book: int, at_us: int) -> PriceSet | None:
@@ -232,22 +230,13 @@ class SnapshotStore:
 
 def index_plane(snapshot: PlaneSnapshot, *, version: int) -> Plane:
     """Build the look-ups of a plane."""
-    aliases = {
-        alias.lower().replace(".", "-"): name
-        for name, model in snapshot.models.items()
-        for alias in model.aliases
-    }
-    aliases.update(
-        {alias: name for name, model in snapshot.models.items() for alias in model.aliases}
-    )
-    aliases.update({name: name for name in snapshot.models})
     books: dict[int, list[PriceSet]] = {}
     for price_set in snapshot.prices:
         books.setdefault(price_set.book, []).append(price_set)
     return Plane(
         snapshot=snapshot,
         version=version,
-        aliases=aliases,
+        aliases=index_names(snapshot.models.values()),
         sets_by_book=books,
         sets_by_number={price_set.price_set: price_set for price_set in snapshot.prices},
     )

@@ -39,18 +39,18 @@ class KeyAuthentication(BaseAuthentication):
 
     def authenticate(self, request: Request) -> tuple[Caller, Caller] | None:
         """The caller behind the key; None without one. Raises AuthenticationFailed."""
-        secret = _read_secret(request)
+        secret = read_secret(request)
         if secret is None:
             return None
         address = client_address(request)
-        _check_failures(address)
+        check_failures(address)
         with platform_scope("accounts.authenticate_key"):
             key = find_key_by_secret(secret, peppers=env().peppers)
-            if key is None or not _is_usable(key):
-                _count_failure(address)
+            if key is None or not is_usable(key):
+                count_failure(address)
                 raise AuthenticationFailed(_REFUSED)
             _check_may_manage(key, address)
-            _note_use(key)
+            note_use(key)
         caller = Caller(
             actor=key.public_id,
             tenant=key.tenant_id,
@@ -127,7 +127,7 @@ class VisitorAuthentication(SessionAuthentication):
         return user, caller
 
 
-def _read_secret(request: Request) -> str | None:
+def read_secret(request: Request) -> str | None:
     """The one key that was sent. Two different ones are a mistake or an attack: 401."""
     sent = set()
     if "x-api-key" in request.headers:
@@ -142,7 +142,7 @@ def _read_secret(request: Request) -> str | None:
     return sent.pop() if sent else None
 
 
-def _is_usable(key: ApiKey) -> bool:
+def is_usable(key: ApiKey) -> bool:
     is_active = key.status_at(clock.utc_now()) == ApiKeyStatus.ACTIVE
     return is_active and key.tenant.status != TenantStatus.CLOSED
 
@@ -157,7 +157,7 @@ def _check_may_manage(key: ApiKey, address: str) -> None:
         raise PermissionDenied("This key may not be used from this address.")
 
 
-def _note_use(key: ApiKey) -> None:
+def note_use(key: ApiKey) -> None:
     now = clock.utc_now()
     is_stale = Q(last_used_at__isnull=True) | Q(last_used_at__lt=now - USED_EVERY)
     ApiKey.objects.filter(is_stale, pk=key.pk).update(last_used_at=now)
@@ -185,7 +185,7 @@ def _request_id(request: Request) -> str:
     return str(getattr(request, "request_id", ""))
 
 
-def _check_failures(address: str) -> None:
+def check_failures(address: str) -> None:
     """Slow down whoever guesses. Open when the cache is away: keys have 214 random bits anyway."""
     try:
         failures = cache.get(_failures_key(address), 0)
@@ -196,7 +196,7 @@ def _check_failures(address: str) -> None:
         raise Throttled(wait=FAILURES_SECONDS)
 
 
-def _count_failure(address: str) -> None:
+def count_failure(address: str) -> None:
     name = _failures_key(address)
     try:
         if not cache.add(name, 1, timeout=FAILURES_SECONDS):

@@ -50,6 +50,7 @@ class UpstreamSerializer(serializers.Serializer[Any]):
     requests_per_minute = serializers.IntegerField(allow_null=True)
     concurrency = serializers.IntegerField(allow_null=True)
     on_disconnect = serializers.ChoiceField(Upstream.Disconnect.choices)
+    has_batches = serializers.BooleanField()
     is_simulator = serializers.BooleanField()
     models = serializers.IntegerField(help_text="How many models are routed to it.")
     credentials = CredentialSerializer(many=True)
@@ -67,6 +68,9 @@ class UpstreamInput(StrictSerializer):
     requests_per_minute = serializers.IntegerField(required=False, allow_null=True, min_value=0)
     concurrency = serializers.IntegerField(required=False, allow_null=True, min_value=0)
     on_disconnect = serializers.ChoiceField(Upstream.Disconnect.choices, required=False)
+    has_batches = serializers.BooleanField(
+        required=False, help_text="Message batches go to it as a whole; else request by request."
+    )
     reason = serializers.CharField(max_length=REASON_LENGTH_MAX)
 
 
@@ -275,6 +279,7 @@ def _write(row: Upstream) -> dict[str, Any]:
         "requests_per_minute": row.requests_per_minute,
         "concurrency": row.concurrency,
         "on_disconnect": row.on_disconnect,
+        "has_batches": row.has_batches,
         "is_simulator": row.is_simulator,
         "models": len(row.routes.all()),
         "credentials": [_write_credential(item) for item in credentials],

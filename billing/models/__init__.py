@@ -1,5 +1,6 @@
 """The models of billing, one module for each noun."""
 
+from billing.models.batches import BatchItem, BatchPart, LedgerHold, MessageBatch
 from billing.models.catalog import CatalogModel, ModelAlias, Price, PriceBook, PriceSet
 from billing.models.invoices import (
     BillingDetails,
@@ -41,6 +42,8 @@ from billing.models.usage import (
 
 __all__ = [
     "Announcement",
+    "BatchItem",
+    "BatchPart",
     "BillingDetails",
     "BillingPeriod",
     "CatalogModel",
@@ -55,7 +58,9 @@ __all__ = [
     "InvoiceTax",
     "LedgerAccount",
     "LedgerEntry",
+    "LedgerHold",
     "LedgerTxn",
+    "MessageBatch",
     "ModelAlias",
     "NumberSeries",
     "PlatformState",

@@ -42,6 +42,8 @@ class Upstream(TimestampedModel):
     # Caps of ours over all tenants; null: none.
     requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
     concurrency = models.PositiveIntegerField(null=True, blank=True)
+    # Takes message batches; those of others are sent one by one.
+    has_batches = models.BooleanField(default=False)
     cost_book = models.ForeignKey(PriceBook, null=True, blank=True, on_delete=models.PROTECT)
 
     class Meta:

@@ -3,9 +3,16 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from django.db.models import Prefetch, QuerySet
+from django.db.models import Prefetch, QuerySet, Sum
 
-from billing.models.ledger import WALLET_KINDS, CreditGrant, LedgerEntry, LedgerTxn, Wallet
+from billing.models.ledger import (
+    WALLET_KINDS,
+    CreditGrant,
+    LedgerAccount,
+    LedgerEntry,
+    LedgerTxn,
+    Wallet,
+)
 
 GRANTS_SHOWN_MAX = 100
 
@@ -18,11 +25,12 @@ class Balance:
     balance_nano: int
     credit_limit_nano: int
     mode: str
+    pending_nano: int = 0
 
     @property
     def available_nano(self) -> int:
-        """Balance and credit line, open requests aside."""
-        return self.balance_nano + self.credit_limit_nano
+        """Balance and credit line without what batches hold, open requests aside."""
+        return self.balance_nano + self.credit_limit_nano - self.pending_nano
 
 
 def read_balance(tenant: int) -> Balance:
@@ -33,7 +41,17 @@ def read_balance(tenant: int) -> Balance:
         balance_nano=wallet.balance_nano,
         credit_limit_nano=wallet.credit_limit_nano,
         mode=wallet.mode,
+        pending_nano=pending_by_tenant(tenant).get(tenant, 0),
     )
+
+
+def pending_by_tenant(*tenants: int) -> dict[int, int]:
+    """What holds that outlive a request keep of each tenant's money; without names, of all."""
+    rows = LedgerAccount.objects.filter(pending__gt=0, tenant__isnull=False)
+    if tenants:
+        rows = rows.filter(tenant_id__in=tenants)
+    sums = rows.values_list("tenant_id").annotate(total=Sum("pending"))
+    return {tenant: int(total) for tenant, total in sums if tenant is not None}
 
 
 def list_grants(tenant: int) -> list[CreditGrant]:

@@ -28,7 +28,7 @@ MIDNIGHT_SLACK = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WalletValues:
-    """What a wallet's publication says, all of one instant."""
+    """What a wallet's publication says, all of one instant; pending holds count as spent."""
 
     version: int
     posted_micro: int
@@ -60,7 +60,7 @@ def find_wallet_values(*, tenant: int) -> WalletValues:
     periods = sorted(days | {day[:7] for day in days})
     with platform_scope("publish wallet"), connection.cursor() as cursor:
         # One statement, so that the counters are of the same instant as the version.
-        cursor.execute(_VALUES, [periods, tenant])
+        cursor.execute(_VALUES, {"periods": periods, "tenant": tenant})
         row = cursor.fetchone()
     if row is None:
         return WalletValues(version=0, posted_micro=0, limit_micro=0, spent_micro={})
@@ -104,9 +104,25 @@ def _publish(tenant: int, values: WalletValues, posted: Mapping[str, int]) -> in
     return freed
 
 
+# What is pending is neither to be spent nor within a budget: it counts in the day and month in
+# which its work was ordered, as the usage will.
 _VALUES = """
-SELECT wallet.version, wallet.balance_nano, wallet.credit_limit_nano,
-  (SELECT jsonb_object_agg(scope || ':' || period, spent_nano) FROM billing_spend_counter
-   WHERE billing_spend_counter.tenant_id = wallet.tenant_id AND period = ANY(%s))
-FROM billing_wallet AS wallet WHERE wallet.tenant_id = %s
+SELECT wallet.version,
+  wallet.balance_nano - (SELECT coalesce(sum(pending), 0)::bigint FROM billing_ledger_account
+    WHERE billing_ledger_account.tenant_id = wallet.tenant_id),
+  wallet.credit_limit_nano,
+  (SELECT jsonb_object_agg(name, nano) FROM (
+    SELECT name, sum(nano)::bigint AS nano FROM (
+      SELECT scope || ':' || period AS name, spent_nano AS nano FROM billing_spend_counter
+      WHERE billing_spend_counter.tenant_id = wallet.tenant_id AND period = ANY(%(periods)s)
+      UNION ALL
+      SELECT scope || ':' || period, hold.remaining_nano FROM billing_ledger_hold AS hold
+      CROSS JOIN LATERAL (VALUES ('t'), ('w' || hold.workspace_id), ('k' || hold.api_key_id))
+        AS scopes (scope)
+      CROSS JOIN LATERAL (VALUES (to_char(hold.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')),
+        (to_char(hold.created_at AT TIME ZONE 'UTC', 'YYYY-MM'))) AS periods (period)
+      WHERE hold.tenant_id = wallet.tenant_id AND hold.state = 'pending'
+        AND period = ANY(%(periods)s)
+    ) AS parts GROUP BY name) AS spent)
+FROM billing_wallet AS wallet WHERE wallet.tenant_id = %(tenant)s
 """

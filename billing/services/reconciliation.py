@@ -16,6 +16,7 @@ from django.db import connection
 
 from billing.models.ledger import WALLET_KINDS, Wallet
 from billing.models.upkeep import ReconciliationRun
+from billing.queries.balance import pending_by_tenant
 from billing.services.invoice_checks import INVOICE_CHECKS
 from billing.services.partitions import forgotten_until
 from billing.services.rollups import compare_counters, compare_rollups
@@ -107,12 +108,13 @@ def _redis_differences() -> set[str]:
     held, held_by_scope = _holds(client)
     with platform_scope("reconcile"):
         wallets = {row.tenant_id: row for row in Wallet.objects.order_by("tenant_id")}
+        pending = pending_by_tenant()
     found = set()
     for tenant in sorted(wallets.keys() | held.keys()):
         posted, version, amount = client.hmget(keyspace.wallet(tenant), "posted", "ver", "held")
         wallet = wallets.get(tenant)
         if wallet is not None and version is not None and int(version) == wallet.version:
-            expected = money.micros_down(wallet.balance_nano)
+            expected = money.micros_down(wallet.balance_nano - pending.get(tenant, 0))
             if int(posted or 0) != expected:
                 found.add(f"tenant {tenant}: posted {int(posted or 0)}, should be {expected}")
         if int(amount or 0) != held.get(tenant, 0):
@@ -212,6 +214,30 @@ FROM billing_wallet AS wallet LEFT JOIN billing_ledger_account AS account
   ON account.tenant_id = wallet.tenant_id AND account.kind = ANY(%(wallet_kinds)s)
 GROUP BY wallet.tenant_id, wallet.balance_nano
 HAVING wallet.balance_nano <> coalesce(sum(account.credits - account.debits), 0)""",
+    "holds_and_accounts": """
+WITH held AS (
+  SELECT account_id, sum(remaining_nano) AS nano FROM billing_ledger_hold
+  WHERE state = 'pending' GROUP BY account_id
+)
+SELECT account.id, account.pending, coalesce(held.nano, 0) FROM billing_ledger_account AS account
+LEFT JOIN held ON held.account_id = account.id WHERE account.pending <> coalesce(held.nano, 0)""",
+    "holds_and_batches": """
+WITH open AS (
+  SELECT batch_id, sum(hold_micro) FILTER (WHERE state = 'waiting') * 1000 AS waiting
+  FROM billing_batch_item GROUP BY batch_id
+), charged AS (
+  SELECT item.batch_id, sum(event.amount_nano) AS nano FROM billing_batch_item AS item
+  JOIN billing_usage_event AS event
+    ON event.request_id = item.request_id AND event.revision = 0
+  GROUP BY item.batch_id
+)
+SELECT batch.id, hold.state, hold.remaining_nano, open.waiting, hold.posted_nano, charged.nano
+FROM billing_message_batch AS batch JOIN open ON open.batch_id = batch.id
+LEFT JOIN billing_ledger_hold AS hold ON hold.id = batch.id
+LEFT JOIN charged ON charged.batch_id = batch.id
+WHERE hold.id IS NULL OR (hold.state = 'pending') <> (batch.state <> 'ended')
+  OR (hold.state = 'pending' AND hold.remaining_nano <> coalesce(open.waiting, 0))
+  OR hold.posted_nano <> coalesce(charged.nano, 0)""",
     "stray_rows": """
 SELECT 'billing_usage_event_default', request_id FROM billing_usage_event_default
 UNION ALL

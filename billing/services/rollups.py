@@ -126,6 +126,19 @@ def add_to_counters(spendings: Iterable[Spending]) -> None:
         )
 
 
+def open_counters(*, tenant: int, workspace: int, key: int, at: datetime) -> None:
+    """Make the counters of an instant's day and month, empty where there are none."""
+    day = at.astimezone(UTC).strftime("%Y-%m-%d")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO billing_spend_counter (tenant_id, period, scope, spent_nano)"
+            " SELECT %s, period, scope, 0 FROM unnest(%s::text[]) AS period"
+            " CROSS JOIN unnest(%s::text[]) AS scope ORDER BY period, scope"
+            " ON CONFLICT (tenant_id, period, scope) DO NOTHING",
+            [tenant, [day, day[:7]], ["t", f"w{workspace}", f"k{key}"]],
+        )
+
+
 def rebuild_rollups(*, since: datetime, until: datetime) -> int:
     """Make the rollups of a span anew from events; returns how many rows it has now.
 

@@ -15,9 +15,10 @@ from django.db.models import Max
 from accounts.models import Tenant
 from billing.models.ledger import Wallet
 from billing.models.usage import DeadLetter, UsageEvent
+from billing.services.holds import committed_holds, void_dead_hold
 from billing.services.posting import publish_wallet
 from billing.snapshots import publish_terms
-from turnpike.contracts.usage import RANK_RECONCILED
+from turnpike.contracts.usage import RANK_RECONCILED, RANK_VOID
 from turnpike.control.redis import redis_client, text_of, time_at
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import keyspace
@@ -28,6 +29,8 @@ SWEEP_AFTER_MS = 60_000
 SWEPT_AT_ONCE_MAX = 1_000
 TENANTS_AT_ONCE_MAX = 500
 CONSUMER_IDLE_MS_MAX = 3_600_000
+# What a record is that hold.lua wrote: it has no event, PostgreSQL takes it over as it is.
+HOLD = b"hold"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,6 +89,7 @@ def _sweep_tenant(
     client: "redis.Redis", tenant: int, settled_ms: Mapping[str, int], swept: Swept
 ) -> None:
     with platform_scope("sweep unposted"):
+        holds = committed_holds(settled_ms)
         posted = {
             str(row["request_id"]): row["best"]
             for row in UsageEvent.objects.filter(request_id__in=list(settled_ms))
@@ -98,6 +102,7 @@ def _sweep_tenant(
                 request_id__in=list(settled_ms)
             ).values_list("request_id", "resolution")
         }
+    posted |= dict.fromkeys(holds, RANK_VOID)
     discarded = {
         rid: RANK_RECONCILED
         for rid, resolution in buried.items()
@@ -123,7 +128,10 @@ def _deliver_again(
     """Append a record's event again, unless the stream still holds entries of its time."""
     shard = keyspace.shard_of(tenant)
     key, member = keyspace.record(tenant, rid), f"{tenant}|{rid}"
-    state, rank, event = client.hmget(key, "st", "rank", "event")
+    state, rank, event, kind = client.hmget(key, "st", "rank", "event", "kind")
+    if kind == HOLD and rid not in posted:
+        swept.forgotten += void_dead_hold(tenant=tenant, hold=rid)
+        return
     if state is None or int(rank or 0) <= posted.get(rid, -1):
         # Published above, or its record has ended: nothing is held for it any more.
         client.zrem(keyspace.unposted(shard), member)

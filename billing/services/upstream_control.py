@@ -20,7 +20,9 @@ from turnpike.kernel.errors import Conflict, InvalidInput, NotFound
 CAP_MAX = 1_000_000_000
 CAPS = ("requests_per_minute", "concurrency")
 SHOWN_TAIL = 4
-CHANGEABLE = frozenset({"weight", "priority", *CAPS, "is_enabled", "is_draining", "on_disconnect"})
+CHANGEABLE = frozenset(
+    {"weight", "priority", *CAPS, "is_enabled", "is_draining", "on_disconnect", "has_batches"}
+)
 _COLUMNS = {"weight": "default_weight", "priority": "default_priority"}
 
 
@@ -172,6 +174,7 @@ def _shown(row: Upstream) -> dict[str, Any]:
         "is_enabled": row.is_enabled,
         "is_draining": row.is_draining,
         "on_disconnect": row.on_disconnect,
+        "has_batches": row.has_batches,
         **{cap: getattr(row, cap) for cap in CAPS},
     }
 

@@ -38,7 +38,7 @@ def add_upstream(
     if not base_url.startswith(("https://", "http://")):
         raise InvalidInput("The base URL begins with https:// or http://.", field="base_url")
     with transaction.atomic():
-        upstream, _ = Upstream.objects.update_or_create(
+        upstream, is_new = Upstream.objects.update_or_create(
             name=name,
             defaults={
                 "kind": kind,
@@ -50,6 +50,9 @@ def add_upstream(
                 "is_enabled": True,
             },
         )
+        if is_new and kind == Upstream.Kind.ANTHROPIC:
+            upstream.has_batches = True
+            upstream.save(update_fields=["has_batches"])
         if credential is not None:
             set_credential(upstream=upstream, secret=credential)
         _set_routes(upstream, models)

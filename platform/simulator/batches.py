@@ -15,6 +15,8 @@ from simulator.validation import check_messages_request, check_version
 from simulator.wire import Json, Refusal, decode_object, encode, now_seconds, timestamp
 
 BATCHES_MAX = 1_000
+# An item with this `metadata.user_id` is never begun.
+EXPIRE = "simulator-expire"
 ITEMS_MAX = 100_000
 _DAY_SECONDS = 86_400
 _PATH = "/v1/messages/batches"
@@ -129,7 +131,11 @@ class BatchStore:
         return self._batches[ident]
 
     def _worked_off(self, batch: Batch) -> Batch:
-        if batch.ended_at_seconds is None:
+        age_seconds = now_seconds() - batch.created_at_seconds
+        is_canceled = batch.canceled_at_seconds is not None
+        if batch.ended_at_seconds is None and (
+            is_canceled or age_seconds >= self._state.batch_seconds
+        ):
             batch.results = [
                 {"custom_id": item["custom_id"], "result": self._result(batch, item)}
                 for item in batch.items
@@ -140,16 +146,19 @@ class BatchStore:
     def _result(self, batch: Batch, item: Json) -> Json:
         if batch.canceled_at_seconds is not None:
             return {"type": "canceled"}
+        if _orders(item["params"]) == EXPIRE:
+            return {"type": "expired"}
         request_id = self._state.ids.next("req")
         try:
-            message = self._message(batch, item["params"], request_id)
+            message = self._message(batch, item, request_id)
         except Refusal as refusal:
             error = {"type": refusal.error_type, "message": refusal.message}
             wrapped = {"type": "error", "error": error, "request_id": request_id}
             return {"type": "errored", "error": wrapped}
         return {"type": "succeeded", "message": message}
 
-    def _message(self, batch: Batch, params: Json, request_id: str) -> Json:
+    def _message(self, batch: Batch, item: Json, request_id: str) -> Json:
+        params = item["params"]
         for name in _FORBIDDEN:
             if params.get(name):
                 raise Refusal(f"{name}: Extra inputs are not permitted")
@@ -164,9 +173,16 @@ class BatchStore:
                 usage=usage,
                 output_characters=answer.output_characters,
                 is_stream=False,
+                custom_id=item["custom_id"],
             )
         )
         return {**message_of(answer, message_id=self._state.ids.next("msg")), "usage": usage}
+
+
+def _orders(params: Json) -> str:
+    """What an item orders of the simulator, in the one field that nobody reads."""
+    metadata = params.get("metadata")
+    return str(metadata.get("user_id")) if isinstance(metadata, dict) else ""
 
 
 def _check_items(items: object) -> None:

@@ -24,6 +24,7 @@ class Row:
 
     __slots__ = (
         "at_us",
+        "custom_id",
         "is_complete",
         "is_stream",
         "model",
@@ -43,7 +44,9 @@ class Row:
         usage: Json,
         output_characters: int,
         is_stream: bool,
+        custom_id: str | None = None,
     ) -> None:
+        self.custom_id = custom_id
         self.request_id = request_id
         self.turnpike_request_id = turnpike_request_id
         self.model = model
@@ -70,6 +73,7 @@ class Row:
             "at": timestamp(self.at_us / 1_000_000),
             "stream": self.is_stream,
             "complete": self.is_complete,
+            "custom_id": self.custom_id,
         }
 
 

@@ -17,6 +17,7 @@ class State:
 
     pace_ms: float
     is_static: bool
+    batch_seconds: float = 0.0  # how long a batch takes, at least
     record: Record = field(default_factory=Record)
     cache: PromptCache = field(default_factory=PromptCache)
     ids: IdSource = field(default_factory=IdSource)
@@ -33,8 +34,9 @@ class State:
 
 
 def state_from_env() -> State:
-    """The state of a new process: SIMULATOR_PACE_MS and SIMULATOR_STATIC."""
+    """The state of a new process: SIMULATOR_PACE_MS, SIMULATOR_STATIC, SIMULATOR_BATCH_SECONDS."""
     return State(
         pace_ms=float(os.environ.get("SIMULATOR_PACE_MS", PACE_MS_DEFAULT)),
         is_static=os.environ.get("SIMULATOR_STATIC", "") == "1",
+        batch_seconds=float(os.environ.get("SIMULATOR_BATCH_SECONDS", "0")),
     )

@@ -6,6 +6,7 @@ from typing import Any
 from celery.schedules import crontab
 
 USAGE_QUEUE = "usage"
+BATCH_QUEUE = "batches"
 
 
 def every(seconds: float, task: str, *, queue: str = "celery") -> dict[str, Any]:
@@ -41,6 +42,7 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "keep-warm": every(2, "billing.tasks.keep_warm"),
     "refresh-wallets": every(5, "billing.tasks.refresh_wallets"),
     "sweep-unposted": every(30, "billing.tasks.sweep_unposted"),
+    "run-batches": every(2, "billing.tasks.run_batches", queue=BATCH_QUEUE),
     "end-key-grace": every(30, "accounts.tasks.end_key_grace"),
     "publish-everything": every(300, "billing.tasks.publish_everything"),
     "expire-grants": every(60, "billing.tasks.expire_grants"),
@@ -53,5 +55,6 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "build-exports": every(60, "billing.tasks.build_exports"),
     "look-at-components": every(60, "billing.tasks.look_at_components"),
     "apply-retention": daily("billing.tasks.apply_retention", hour=4, minute=10),
+    "archive-batches": hourly("billing.tasks.archive_batches", minute=47),
     "make-partitions": daily("billing.tasks.make_partitions", hour=2, minute=40),
 }

@@ -9,7 +9,7 @@ from turnpike.control.mail_backend import parse_mail_url
 from turnpike.env import ROOT, env
 from turnpike.kernel import logs
 from turnpike.kernel.cluster_url import is_cluster_url
-from turnpike.schedule import BEAT_SCHEDULE, USAGE_QUEUE
+from turnpike.schedule import BATCH_QUEUE, BEAT_SCHEDULE, USAGE_QUEUE
 
 ENV = env()
 
@@ -199,7 +199,10 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
-CELERY_TASK_ROUTES = {"billing.tasks.ingest_usage": {"queue": USAGE_QUEUE}}
+CELERY_TASK_ROUTES = {
+    "billing.tasks.ingest_usage": {"queue": USAGE_QUEUE},
+    "billing.tasks.run_batches": {"queue": BATCH_QUEUE},
+}
 CELERY_TASK_TIME_LIMIT = 300
 CELERY_TIMEZONE = "UTC"
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True

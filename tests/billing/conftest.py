@@ -1,15 +1,24 @@
 """Fixtures of the billing tests; those with real transactions end with a flush of every table."""
 
 import json
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import redis
 
 from billing.services.catalog import SHIPPED_CATALOG
+from tests.billing import batch_world
 from tests.billing.catalog_file import EditCatalog
 from tests.support.flush import allow_flush
+from tests.support.running import free_port
+from turnpike.embedded import process
+from turnpike.env import env
 
 allow_flush()
 
@@ -26,3 +35,56 @@ def edited(tmp_path: Path) -> EditCatalog:
         return path
 
     return edit
+
+
+@pytest.fixture(scope="session")
+def simulator_url() -> Iterator[str]:
+    """The simulator in a process of its own."""
+    port = free_port()
+    command = [sys.executable, "-m", "simulator", "--port", str(port)]
+    environment = {**os.environ, "SIMULATOR_PACE_MS": "0"}
+    with subprocess.Popen(command, env=environment) as child:
+        assert process.wait_until(lambda: _answers(port, "/livez"), seconds_max=20)
+        yield f"http://127.0.0.1:{port}"
+        child.terminate()
+
+
+@pytest.fixture
+def url(simulator_url: str, redis_client: redis.Redis) -> str:
+    """A platform in front of a simulator that has billed nothing."""
+    httpx.post(f"{simulator_url}/_reset").raise_for_status()
+    batch_world.make_platform(simulator_url)
+    return simulator_url
+
+
+@pytest.fixture
+def data_plane(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The data plane in a process of its own, where the control plane looks for it."""
+    port = free_port()
+    command = [
+        *(sys.executable, "-m", "gunicorn", "proxy.app:app", "-k", "proxy.server.Worker"),
+        *("-w", "1", "-b", f"127.0.0.1:{port}", "--no-control-socket", "--log-level", "warning"),
+        *("--graceful-timeout", "1"),
+    ]
+    environment = {
+        **os.environ,
+        "JOURNAL_DIR": str(tmp_path / "journal"),
+        "METRICS_DIR": str(tmp_path / "metrics"),
+        "SIMULATOR_CONTROL": "1",
+        "REDIS_TIMEOUT_MS": "2000",
+    }
+    monkeypatch.setenv("DATA_PLANE_URL", f"http://127.0.0.1:{port}")
+    env.cache_clear()
+    with subprocess.Popen(command, env=environment) as child:
+        assert process.wait_until(lambda: _answers(port, "/readyz"), seconds_max=20)
+        yield f"http://127.0.0.1:{port}"
+        child.kill()
+    monkeypatch.undo()
+    env.cache_clear()
+
+
+def _answers(port: int, path: str) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False

@@ -106,7 +106,15 @@ class _Children:
 
     def worker(self) -> Service:
         command = [
-            *("-m", "celery", "-A", "turnpike.celery", "worker", "--queues", "celery,usage"),
+            *(
+                "-m",
+                "celery",
+                "-A",
+                "turnpike.celery",
+                "worker",
+                "--queues",
+                "celery,usage,batches",
+            ),
             *("--concurrency", str(TASK_PROCESSES), "--loglevel", "WARNING"),
             *("--without-gossip", "--without-mingle", "--without-heartbeat"),
         ]

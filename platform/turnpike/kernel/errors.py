@@ -7,6 +7,7 @@ TurnpikeError
 ├── PermissionDenied      403
 ├── NotFound              404
 ├── Conflict              409
+├── LimitReached          429
 └── Unavailable           503
 """
 
@@ -68,6 +69,13 @@ class Conflict(TurnpikeError):
 
     code = "conflict"
     status = 409
+
+
+class LimitReached(TurnpikeError):
+    """There is no room for this now; there will be when what is under way has ended."""
+
+    code = "limit_reached"
+    status = 429
 
 
 class Unavailable(TurnpikeError):

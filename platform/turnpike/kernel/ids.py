@@ -4,6 +4,7 @@ Inside, an id is a UUIDv7 (RFC 9562); outside it is written as prefix, ``01`` an
 characters, of fixed width, so that text sorts by time as the UUID does.
 """
 
+import hashlib
 import os
 from datetime import datetime
 from uuid import UUID
@@ -50,6 +51,15 @@ def _uuid7_number(milliseconds: int) -> int:
     value = (milliseconds & 0xFFFFFFFFFFFF) << 80
     value |= 0x7000 << 64 | (random_bits >> 68) << 64
     return value | 0x8000000000000000 | (random_bits & 0x3FFFFFFFFFFFFFFF)
+
+
+def derived_uuid7(origin: UUID, number: int) -> UUID:
+    """The UUIDv7 of part `number` of something, at the same instant; the same at every call."""
+    digest = hashlib.sha256(origin.bytes + number.to_bytes(8, "big")).digest()
+    bits = int.from_bytes(digest[:10], "big")
+    value = (origin.int >> 80) << 80
+    value |= 0x7000 << 64 | (bits >> 68) << 64
+    return UUID(int=value | 0x8000000000000000 | (bits & 0x3FFFFFFFFFFFFFFF))
 
 
 def uuid7_floor(at: datetime) -> UUID:

@@ -63,3 +63,33 @@ def unseal(blob: str, *, place: str, master_keys: Mapping[str, bytes]) -> str:
         return AESGCM(data_key).decrypt(nonce, sealed, place.encode()).decode()
     except (InvalidTag, ValueError) as error:
         raise CannotOpen("The secret is damaged or belongs to another place.") from error
+
+
+class DataKey:
+    """A key for many blobs of one thing; itself kept as a sealed secret."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._cipher = AESGCM(raw)
+
+    def seal(self, content: bytes, *, place: str) -> bytes:
+        """Encrypt for one place below the thing."""
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, content, place.encode())
+
+    def unseal(self, blob: bytes, *, place: str) -> bytes:
+        """Decrypt what `seal` made for the same place. Raises CannotOpen."""
+        try:
+            return self._cipher.decrypt(blob[:NONCE_BYTES], blob[NONCE_BYTES:], place.encode())
+        except (InvalidTag, ValueError) as error:
+            raise CannotOpen("The content is damaged or belongs to another place.") from error
+
+
+def make_data_key(*, place: str, master_keys: Mapping[str, bytes]) -> tuple[DataKey, str]:
+    """A new data key, and the same sealed for its place."""
+    text = new_master_key()
+    return DataKey(base64.urlsafe_b64decode(text)), seal(text, place=place, master_keys=master_keys)
+
+
+def open_data_key(blob: str, *, place: str, master_keys: Mapping[str, bytes]) -> DataKey:
+    """The data key that was sealed for a place. Raises CannotOpen."""
+    return DataKey(base64.urlsafe_b64decode(unseal(blob, place=place, master_keys=master_keys)))
