@@ -66,9 +66,6 @@ class Env(BaseSettings):
     simulator_control: bool = Field(
         default=False, description="Pass the x-simulator header on; tests only."
     )
-    data_plane_url: str = Field(
-        "", description="Where the control plane reaches the data plane; empty: PORT on loopback."
-    )
     batch_parts_max: int = Field(
         2, ge=1, le=100, description="Parts of message batches that are worked on at once."
     )
@@ -107,11 +104,6 @@ class Env(BaseSettings):
     def peppers(self) -> dict[str, bytes]:
         """The peppers by id, the one for new keys first."""
         return hashing.parse_peppers(self.key_peppers)
-
-    @property
-    def data_plane(self) -> str:
-        """The base URL of the data plane."""
-        return self.data_plane_url or f"http://127.0.0.1:{self.port}"
 
     @property
     def sealing_keys(self) -> dict[str, bytes]:
