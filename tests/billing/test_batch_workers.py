@@ -17,6 +17,7 @@ from django.db import connection
 from billing.models.batches import BatchItem, BatchPart
 from billing.models.upstreams import Upstream
 from billing.models.usage import UpstreamAttempt
+from billing.services import upkeep
 from tests.billing import batch_world as world
 from tests.billing.batch_world import MODEL, Program, item, items, make_program
 from tests.billing.usage_world import process_environment
@@ -29,6 +30,7 @@ from turnpike.kernel import clock, ids, keyspace
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+OVERLOADED = 529
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -96,7 +98,10 @@ def test_fifty_batches_and_fifty_requests_on_credit_for_five_admit_five(
 
     def order_batch(_number: int) -> int:
         try:
-            return program.call("POST", body=two)[0]
+            status = OVERLOADED
+            while status == OVERLOADED:
+                status = program.call("POST", body=two)[0]
+            return status
         finally:
             connection.close()
 
@@ -105,9 +110,14 @@ def test_fifty_batches_and_fifty_requests_on_credit_for_five_admit_five(
     def ask() -> None:
         # Whoever is admitted waits for an answer that does not come, and holds its price.
         headers = {"x-api-key": program.secret, **world.VERSION, "x-simulator": "hang"}
+        status = OVERLOADED
         with suppress(httpx.HTTPError):
-            answer = httpx.post(f"{data_plane}/v1/messages", json=body, headers=headers, timeout=60)
-            refused.append(answer.status_code)
+            while status == OVERLOADED:  # a busy machine: nobody has decided yet
+                answer = httpx.post(
+                    f"{data_plane}/v1/messages", json=body, headers=headers, timeout=60
+                )
+                status = answer.status_code
+            refused.append(status)
 
     for _ in range(50):
         threading.Thread(target=ask, daemon=True).start()
@@ -186,6 +196,7 @@ def take_batches_away() -> None:
 
 def assert_charged_once(url: str, program: Program, batch: Any, count: int) -> None:
     """What the upstream billed is what was charged, item by item, and nothing is held."""
+    upkeep.refresh_wallets()  # repairs what a slow server did not take in time
     events = world.events_of(program)
     rows = world.billed(url)
     assert len(rows) == len(events) == count
