@@ -57,6 +57,7 @@ class Exchange(msgspec.Struct, kw_only=True):
     ignored: tuple[str, ...] = ()  # what of the client's body the upstream was not sent
     client_gone_at: float = 0.0
     is_drained: bool = False  # once the client is gone, read on: the upstream bills it anyway
+    is_overdue: bool = False
     stopped_by: ApiError | None = None
     close_upstream: Callable[[], object] | None = None
     _usage_version: int = -1
@@ -112,6 +113,12 @@ class Exchange(msgspec.Struct, kw_only=True):
                 return
         elif self.stopped_by is None:
             self.stopped_by = reason
+        if self.close_upstream is not None:
+            self.close_upstream()
+
+    def overrun(self) -> None:
+        """The upstream has had all the time that an answer of this length may take."""
+        self.is_overdue = True
         if self.close_upstream is not None:
             self.close_upstream()
 

@@ -47,6 +47,8 @@ from turnpike.kernel import clock
 logger = logging.getLogger(__name__)
 
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
+# A stream may take as long as an answer, and so much more for each token that it may have.
+SLOWEST_TOKEN_SECONDS = 0.1
 MESSAGES_PATH = b"/v1/messages"
 
 
@@ -280,9 +282,13 @@ class Pipeline:
             is_input_estimated=is_estimated(response),
         )
         silence_seconds = hop.upstream.silence_timeout_seconds
+        seconds_max = hop.upstream.answer_timeout_seconds
+        seconds_max += exchange.max_tokens * SLOWEST_TOKEN_SECONDS
+        overdue = asyncio.get_running_loop().call_later(seconds_max, exchange.overrun)
         try:
             first = await _first_chunk(response, meter, silence_seconds)
         except AttemptFailed:
+            overdue.cancel()
             if exchange.is_stopped:
                 raise _given_up(exchange) from None
             raise
@@ -304,6 +310,7 @@ class Pipeline:
             )
             end = await relay.run(first)
         finally:
+            overdue.cancel()
             exchange.pulse = None
             response.close()
         is_final = _is_final(meter, end)
@@ -454,6 +461,12 @@ def _tail(exchange: Exchange, end: StreamEnd) -> bytes:
     stopped = exchange.stopped_by
     if stopped is not None:
         return error_event(stopped.error_type, stopped.message, exchange.request_id)
+    if exchange.is_overdue:
+        return error_event(
+            "timeout_error",
+            "The model took too long. What it wrote is charged.",
+            exchange.request_id,
+        )
     if end is StreamEnd.SILENT:
         return error_event(
             "timeout_error", "The model fell silent. What it wrote is charged.", exchange.request_id

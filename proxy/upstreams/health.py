@@ -31,6 +31,7 @@ class Peer:
     """One upstream as this worker sees it; instants are milliseconds since 1970."""
 
     in_flight: int = 0
+    broken_in_row: int = 0
     failures_in_row: int = 0
     window_at_ms: int = 0
     window_good: int = 0
@@ -130,6 +131,17 @@ class HealthBoard:
         elif self._is_too_bad(peer):
             self._open(upstream, peer)
 
+    def note_broken_off(self, upstream: int) -> None:
+        """An answer that had begun well broke off: many in a row say as much as no answers do."""
+        self._heard(upstream).broken_in_row += 1
+        self.note_failure(upstream)
+
+    def note_whole(self, upstream: int) -> None:
+        """An answer came to its end."""
+        peer = self._peers.get(upstream)
+        if peer is not None:
+            peer.broken_in_row = 0
+
     def note_alive(self, upstream: int) -> None:
         """A check found it alive: if it was found dead before, requests may try it at once.
 
@@ -217,7 +229,7 @@ class HealthBoard:
         is_on_probation = self._now_ms() - peer.closed_at_ms < PROBATION_MS
         return (
             is_on_probation
-            or peer.failures_in_row >= FAILURES_IN_ROW_MAX
+            or max(peer.failures_in_row, peer.broken_in_row) >= FAILURES_IN_ROW_MAX
             or (peer.window_bad >= WINDOW_FAILURES_MIN and peer.window_bad >= peer.window_good)
         )
 
@@ -230,6 +242,7 @@ class HealthBoard:
         peer.is_open = True
         peer.open_until_ms = self._now_ms() + int(period_ms * spread)
         peer.opens = min(peer.opens + 1, OPENS_MAX)
+        peer.broken_in_row = 0
         peer.failures_in_row = peer.window_good = peer.window_bad = 0
         self._note_change(upstream, peer)
 

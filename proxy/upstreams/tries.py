@@ -64,6 +64,7 @@ class Tries:
         self._is_trial = False
         self._is_running = False
         self._is_served = False
+        self._is_broken = False
         self._lease: Lease | None = None
         self._again: Hop | None = None
         self.hop = hops[0]
@@ -81,7 +82,7 @@ class Tries:
         self.hop, self._again = hop, None
         self._count += 1
         self._is_trial = self._board.begin(hop.upstream.upstream)
-        self._is_running, self._is_served = True, False
+        self._is_running, self._is_served, self._is_broken = True, False, False
         return hop
 
     def note_served(self) -> None:
@@ -92,7 +93,8 @@ class Tries:
 
     def note_broken(self) -> None:
         """The answer began and broke off."""
-        self._board.note_failure(self.hop.upstream.upstream)
+        self._is_broken = True
+        self._board.note_broken_off(self.hop.upstream.upstream)
 
     def may_go_on(self, failure: AttemptFailed) -> bool:
         """The attempt failed: learn from it, and say whether another may be begun."""
@@ -116,6 +118,8 @@ class Tries:
         """The attempt that runs is over, however it ended."""
         if self._is_running:
             self._is_running = False
+            if self._is_served and not self._is_broken:
+                self._board.note_whole(self.hop.upstream.upstream)
             self._board.end(self.hop.upstream.upstream, is_trial=self._is_trial)
         if self._lease is not None:
             self._lease.release()

@@ -134,6 +134,10 @@ class World:
         entries: Any = self.redis.xrange(stream)
         return [codec.from_json(UsageEvent, entry[b"e"]) for _, entry in entries]
 
+    def event_count(self) -> int:
+        """How many events there are."""
+        return int(self.redis.xlen(keyspace.usage_stream(keyspace.shard_of(TENANT))))
+
     def held_micro(self) -> int:
         """What the wallet holds now."""
         return int(self.redis.hget(keyspace.wallet(TENANT), "held") or 0)

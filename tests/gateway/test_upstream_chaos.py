@@ -9,12 +9,22 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from proxy.pipeline import ANSWER_BYTES_MAX
 from proxy.upstreams.health import FAILURES_IN_ROW_MAX, OPEN_MS_MAX, WINDOW_FAILURES_MIN
-from tests.gateway.trio import Trio, make_trio, turn
+from tests.gateway.trio import (
+    Trio,
+    check_money,
+    make_trio,
+    send_a_bomb,
+    send_a_page,
+    send_too_much,
+    turn,
+)
 
 BROKEN = 12
 AT_ONCE = 6
@@ -72,24 +82,6 @@ async def run(trio: Trio, *, is_stream: bool, requests: int = REQUESTS, start: i
     return seen
 
 
-async def check_money(trio: Trio, requests: int) -> None:
-    """One event for each request; charged once, and only what an upstream billed."""
-    await trio.gateway.until(lambda: len(trio.world.events()) == requests)
-    events = trio.world.events()
-    assert len({event.rid for event in events}) == requests
-    billed = Counter(
-        row["upstream_request_id"] for faulty in trio.upstreams.values() for row in faulty.billed()
-    )
-    assert set(billed.values()) <= {1}
-    for event in events:
-        bearing = [attempt for attempt in event.attempts if attempt.usage]
-        assert len(bearing) <= 1
-        assert bool(event.usage) == bool(bearing)
-        if bearing:
-            assert billed[bearing[0].upstream_request_id or ""] == 1
-    assert (trio.world.slots_taken(), trio.world.open_records()) == (0, 0)
-
-
 async def until_back(trio: Trio) -> float:
     """Repair the broken one, and wait until it serves again; how long that took."""
     faulty = trio.upstreams[BROKEN]
@@ -102,6 +94,11 @@ async def until_back(trio: Trio) -> float:
             number += 1
             await asyncio.sleep(0.01)
     return time.perf_counter() - begun_at
+
+
+def resident_kib() -> int:
+    """How much memory this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4
 
 
 @pytest.mark.parametrize(
@@ -171,6 +168,33 @@ async def test_what_may_have_been_billed_is_not_tried_again_but_soon_avoided(
     assert len(trio.upstreams[BROKEN].requests) <= lost_max
     assert max(seen.seconds) < DEADLINE_SECONDS
     await check_money(trio, 4 * REQUESTS)
+    assert await until_back(trio) < OPEN_MS_MAX / 1_000
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_an_upstream_that_drips_has_a_deadline(trio: Trio, is_stream: bool) -> None:
+    trio.upstreams[BROKEN].drip(byte_seconds=0.02)
+
+    seen = await run(trio, is_stream=is_stream, requests=2 * REQUESTS)
+
+    assert 0 < seen.lost <= (CUT_MAX if is_stream else LOST_MAX)
+    assert max(seen.seconds) < DEADLINE_SECONDS
+    await check_money(trio, 2 * REQUESTS)
+    assert await until_back(trio) < OPEN_MS_MAX / 1_000
+
+
+@pytest.mark.parametrize("app", [send_too_much, send_a_bomb, send_a_page])
+async def test_an_answer_that_is_none_is_an_error_and_costs_little(trio: Trio, app: Any) -> None:
+    trio.upstreams[BROKEN].answer_instead(app)
+    before_kib = resident_kib()
+
+    seen = await run(trio, is_stream=False, requests=2 * REQUESTS)
+
+    assert 0 < seen.lost <= LOST_MAX
+    assert seen.statuses.keys() <= {200, 500, 504}
+    # At most so much for each of those that are under way at once; nothing is unpacked.
+    assert resident_kib() - before_kib < (AT_ONCE + 1) * ANSWER_BYTES_MAX // 1024
+    await check_money(trio, 2 * REQUESTS)
     assert await until_back(trio) < OPEN_MS_MAX / 1_000
 
 

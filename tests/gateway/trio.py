@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import dataclasses
+import gzip
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -14,6 +16,9 @@ from turnpike.contracts.snapshots import Candidate, CredentialSnapshot, credenti
 from turnpike.kernel import sealing
 
 NUMBERS = (11, 12, 13)
+MAD_CHUNK = bytes(1024 * 1024)
+MAD_CHUNKS = 80
+BOMB = gzip.compress(bytes(10_000_000))
 
 
 class Faulty:
@@ -24,6 +29,8 @@ class Faulty:
         self.orders = b""
         self.is_all_failing = False
         self.fail_next: list[str] = []
+        self.instead: Any = None
+        self.byte_seconds = 0.0
         self.requests: list[Mapping[bytes, bytes]] = []
         self.checks = 0
         self.port = 0
@@ -39,7 +46,33 @@ class Faulty:
                 scope = {**scope, "headers": [*scope["headers"], (b"x-simulator", order)]}
             elif self.orders and (not is_check or self.is_all_failing):
                 scope = {**scope, "headers": [*scope["headers"], (b"x-simulator", self.orders)]}
+            if not is_check and self.instead is not None:
+                await self.instead(scope, receive, send)
+                return
+            if not is_check and self.byte_seconds:
+                send = self._drip(send)
         await self.simulator(scope, receive, send)
+
+    def _drip(self, send: Any) -> Any:
+        """Each byte of a body by itself, with a pause before it."""
+
+        async def send_slowly(message: Any) -> None:
+            body = message.get("body", b"")
+            for at in range(len(body)):
+                await asyncio.sleep(self.byte_seconds)
+                await send({**message, "body": body[at : at + 1], "more_body": True})
+            if not body or not message.get("more_body"):
+                await send({**message, "body": b""} if body else message)
+
+        return send_slowly
+
+    def answer_instead(self, app: Any) -> None:
+        """From now on something else answers whatever it is asked, checks apart."""
+        self.instead = app
+
+    def drip(self, *, byte_seconds: float) -> None:
+        """From now on its answers come byte by byte."""
+        self.byte_seconds = byte_seconds
 
     def fail(self, orders: str, *, is_all_failing: bool = False) -> None:
         """From now on, whatever it is asked; with `is_all_failing` its checks too."""
@@ -48,6 +81,7 @@ class Faulty:
     def repair(self) -> None:
         """From now on it behaves."""
         self.orders, self.is_all_failing = b"", False
+        self.instead, self.byte_seconds = None, 0.0
 
     def billed(self) -> list[Any]:
         """The attempts that it billed, by its own record."""
@@ -77,9 +111,8 @@ class Trio:
                 base,
                 upstream=number,
                 name=f"upstream-{number}",
-                base_url=f"http://127.0.0.1:{faulty.port}",
                 credentials=tuple(map(self._credential, self.credentials[number])),
-                **self.changes[number],
+                **{"base_url": f"http://127.0.0.1:{faulty.port}", **self.changes[number]},
             )
             for number, faulty in self.upstreams.items()
         }
@@ -117,6 +150,47 @@ class Trio:
                 return await self.gateway.post(body)
 
         return await asyncio.gather(*(ask(body) for body in bodies))
+
+
+async def check_money(trio: Trio, requests: int) -> None:
+    """One event for each request; charged once, and only what an upstream billed."""
+    await trio.gateway.until(lambda: trio.world.event_count() == requests)
+    events = trio.world.events()
+    assert len({event.rid for event in events}) == requests
+    billed = Counter(
+        row["upstream_request_id"] for faulty in trio.upstreams.values() for row in faulty.billed()
+    )
+    assert set(billed.values()) <= {1}
+    for event in events:
+        bearing = [attempt for attempt in event.attempts if attempt.usage]
+        assert len(bearing) <= 1
+        assert bool(event.usage) == bool(bearing)
+        if bearing:
+            assert billed[bearing[0].upstream_request_id or ""] == 1
+    assert (trio.world.slots_taken(), trio.world.open_records()) == (0, 0)
+
+
+async def send_too_much(scope: Any, receive: Any, send: Any) -> None:
+    """An upstream gone mad: an answer that is larger than any may be."""
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for _ in range(MAD_CHUNKS):
+        await send({"type": "http.response.body", "body": MAD_CHUNK, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def send_a_bomb(scope: Any, receive: Any, send: Any) -> None:
+    """An upstream that packs its answer unasked: a few bytes that stand for very many."""
+    headers = [(b"content-type", b"application/json"), (b"content-encoding", b"gzip")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": BOMB, "more_body": False})
+
+
+async def send_a_page(scope: Any, receive: Any, send: Any) -> None:
+    """A proxy's page in place of an answer."""
+    headers = [(b"content-type", b"text/html")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"<html>Sign in</html>", "more_body": False})
 
 
 def turn(conversation: int, turns: int = 1, **fields: Any) -> dict[str, Any]:

@@ -275,3 +275,18 @@ def test_what_is_no_more_is_forgotten_once_nothing_runs_there(
 
     assert is_usable(board)
     assert board.peer(2).in_flight == 1
+
+
+@pytest.mark.parametrize("is_one_whole", [False, True])
+def test_it_opens_when_answers_begin_and_break_off_one_after_the_other(
+    board: HealthBoard, clock: Clock, *, is_one_whole: bool
+) -> None:
+    for number in range(FAILURES_IN_ROW_MAX):
+        board.note_good(1)
+        if is_one_whole and number == 2:
+            board.note_whole(1)
+        board.note_broken_off(1)
+        # So seldom that no window ever sees enough of them.
+        clock.now_ms += WINDOW_MS
+
+    assert board.peer(1).is_open == (not is_one_whole)
