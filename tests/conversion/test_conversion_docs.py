@@ -37,6 +37,7 @@ def test_every_table_is_compared() -> None:
         "headers",
         "messages-carried",
         "stop-reasons",
+        "refusals",
     ]
 
 
