@@ -149,7 +149,10 @@ class Tries:
         if rest:
             self._board.note_cooling(upstream, hop.credential, seconds=rest)
         if failure.blame is Blame.UPSTREAM or (is_refused and not rest):
-            self._board.note_failure(upstream)
+            # What began to answer and did not get through with it began well each time.
+            note = self._board.note_broken_off if self._is_served else self._board.note_failure
+            note(upstream)
+        self._is_broken = True
 
     def _nobody(self, failure: AttemptFailed | None) -> ApiError:
         if failure is not None:
