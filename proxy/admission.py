@@ -20,27 +20,25 @@ from proxy.chat_upstream import with_chat_bodies
 from proxy.config import ProxyConfig
 from proxy.demand import demand_of, refuse_denied_betas, wants_of
 from proxy.estimator import Estimator
+from proxy.events import base_json, event_members
 from proxy.exchange import Exchange
 from proxy.limiter.answers import rate_limit_headers, refusal_of
-from proxy.limiter.limiter import REASON_AWAY, Admission, Limiter
+from proxy.limiter.limiter import GRANTED, REASON_AWAY, Admission, Limiter
 from proxy.limiter.limits import Spec, build_spec, spec_count_tokens
 from proxy.metrics import METRICS
 from proxy.ownership import Owners
 from proxy.pricing import Demand, hold_micro
 from proxy.redis_pipe import RedisAway
 from proxy.refusals import ACCEPTED, RefusalLog
-from proxy.routing import Route, narrowed, route_model
+from proxy.routing import Route, members_for, narrowed, route_model
 from proxy.snapshots import PlaneCold, SnapshotStore, View
 from turnpike.contracts.demand import OtherCalls
 from turnpike.contracts.features import NOTHING, Wants
 from turnpike.contracts.snapshots import KIND_PLAYGROUND, SCOPE_COUNT_TOKENS, SCOPE_MESSAGES
-from turnpike.contracts.usage import EventBase
 from turnpike.kernel import clock
 
 POLICY_ATTEMPTS = 4
 MEMBER_LENGTH_MAX = 64
-
-_encode = msgspec.json.Encoder().encode
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +59,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     route: Route
     spec: Spec
-    base: EventBase
+    members: bytes
     hold_micro: int
     unseen_micro: int = 0  # the part of it for what `message_start` does not tell of
 
@@ -88,6 +86,10 @@ class Admitter:
         self._limiter = limiter
         self._refusals = refusals
 
+    def known(self, ask: Ask) -> View | None:
+        """The view of the request's key where nobody need be asked. Raises ApiError 401."""
+        return self._authenticator.known(ask.headers)
+
     async def authenticate(self, ask: Ask) -> View:
         """The view of the request's key. Raises ApiError 401, or 529 while nobody can tell."""
         try:
@@ -112,7 +114,9 @@ class Admitter:
             view=view,
             route=decision.route,
             spec=decision.spec,
-            base=decision.base,
+            members=decision.members,
+            discount_bp=view.terms.discount_bp,
+            started_at_us=ask.started_at_us,
             admission=admission,
             max_tokens=body.max_tokens,
             hold_micro=decision.hold_micro,
@@ -159,7 +163,7 @@ class Admitter:
                 view, is_current = newer, True
                 continue
             admission = await self._ask_limiter(decision.spec, view)
-            if admission.is_granted:
+            if admission.code == GRANTED or admission.is_granted:
                 return decision, view, admission
             if not admission.is_policy_stale:
                 raise await self._refused(ask, view, decision, admission)
@@ -179,26 +183,15 @@ class Admitter:
             raise ApiError(
                 404, "not_found_error", f"model: {body.model} has no price for this request"
             )
-        key = view.key
-        member = ask.headers.get(b"x-turnpike-member", b"") if key.kind == KIND_PLAYGROUND else b""
-        base = EventBase(
+        members = event_members(
+            _fixed_members(ask, view, route),
             rid=ask.rid,
-            tenant=key.tenant,
-            workspace=key.workspace,
-            key=key.key,
-            member=member.decode("latin-1")[:MEMBER_LENGTH_MAX] or key.member,
-            model=route.model.model,
-            upstream_model=route.hops[0].upstream_model,
-            requested_model=body.model,
-            price_set=route.price_set.price_set,
-            discount_bp=view.terms.discount_bp,
             started_at_us=ask.started_at_us,
-            stream=body.is_stream,
-            max_tokens=body.max_tokens,
+            is_stream=body.is_stream,
         )
         spec = build_spec(
             rid=ask.rid,
-            key=key,
+            key=view.key,
             who=view.who,
             terms=view.terms,
             tier=view.tier,
@@ -206,13 +199,19 @@ class Admitter:
             input_estimate=demand.input_estimate,
             max_tokens=body.max_tokens,
             hold_micro=hold,
-            base=_encode(base),
+            base=base_json(
+                members,
+                upstream_model=route.hops[0].upstream_model,
+                max_tokens=body.max_tokens,
+            ),
             tenant_version=view.tenant_version,
             global_version=view.plane.version,
             lease_ms=self._config.lease_ms,
             at_us=ask.started_at_us,
         )
-        return Decision(route=route, spec=spec, base=base, hold_micro=hold, unseen_micro=unseen)
+        return Decision(
+            route=route, spec=spec, members=members, hold_micro=hold, unseen_micro=unseen
+        )
 
     def _decide_count(self, ask: Ask, view: View, body: MessagesBody, wants: Wants) -> Decision:
         check_standing(view, scope=SCOPE_COUNT_TOKENS, address=ask.address)
@@ -226,7 +225,7 @@ class Admitter:
             tenant_version=view.tenant_version,
             global_version=view.plane.version,
         )
-        return Decision(route=route, spec=spec, base=_NO_BASE, hold_micro=0)
+        return Decision(route=route, spec=spec, members=b"", hold_micro=0)
 
     def _route(self, ask: Ask, view: View, body: MessagesBody) -> Route:
         if not ask.is_chat:
@@ -252,6 +251,8 @@ class Admitter:
         begun_at = clock.monotonic_seconds()
         admission = await self._limiter.admit(spec, terms=view.terms)
         METRICS.admit_seconds.observe(clock.monotonic_seconds() - begun_at)
+        if admission.code == GRANTED and not admission.is_local:
+            return admission
         if admission.is_local or admission.reason == REASON_AWAY:
             outcome = "admitted" if admission.is_local else "refused"
             METRICS.fallback_admissions.labels(outcome).inc()
@@ -332,6 +333,14 @@ def _holds(
     return hold, hold - (plain or 0)
 
 
+def _fixed_members(ask: Ask, view: View, route: Route) -> bytes:
+    """The route's, unless the console says for which member it asks."""
+    if view.key.kind != KIND_PLAYGROUND:
+        return route.fixed_members
+    member = ask.headers.get(b"x-turnpike-member", b"").decode("latin-1")[:MEMBER_LENGTH_MAX]
+    return members_for(view, route, member=member) if member else route.fixed_members
+
+
 def cold() -> ApiError:
     """529: the control plane has not published everything yet."""
     return overloaded("The service is starting. Try again shortly.", reason="cold")
@@ -342,8 +351,3 @@ def away() -> ApiError:
     return overloaded(
         "The service is recovering. Nothing was charged; try again shortly.", reason="away"
     )
-
-
-_NO_BASE = EventBase(
-    rid="", tenant=0, workspace=0, key=0, model="", upstream_model="", price_set=0, started_at_us=0
-)

@@ -41,22 +41,28 @@ class Authenticator:
         self._digests: dict[bytes, list[str]] = {}
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
+    def known(self, headers: Mapping[bytes, bytes]) -> View | None:
+        """The view of the request's key where it is cached. Raises ApiError 401 without a key."""
+        for digest in self._digests_of(credential_of(headers)):
+            view = self._store.cached(digest)
+            if view is not None:
+                return view
+        return None
+
     async def authenticate(self, headers: Mapping[bytes, bytes], *, address: str) -> View:
         """The view of the request's key.
 
         Raises ApiError 401 for a missing or unknown key, PlaneCold, or RedisAway when neither Redis
         nor the cache can tell.
         """
+        known = self.known(headers)
+        if known is not None:
+            return known
         key = credential_of(headers)
-        digests = self._digests_of(key)
-        for digest in digests:
-            view = self._store.cached(digest)
-            if view is not None:
-                return view
         if not hashing.is_well_formed(key):
             raise ApiError(401, "authentication_error", BAD_KEY)
         self._refuse_flood(address)
-        for digest in digests:
+        for digest in self._digests_of(key):
             view = await self._read(digest)
             if view is not None:
                 return view
@@ -111,6 +117,8 @@ class Authenticator:
 def credential_of(headers: Mapping[bytes, bytes]) -> str:
     """The key as sent. Raises ApiError 401 when there is none, or when two differ."""
     plain = headers.get(b"x-api-key", b"").strip()
+    if plain and b"authorization" not in headers:
+        return plain.decode("latin-1")
     scheme, _, bearer = headers.get(b"authorization", b"").strip().partition(b" ")
     bearer = bearer.strip() if scheme.lower() == b"bearer" else b""
     if plain and bearer and plain != bearer:

@@ -1,7 +1,7 @@
 """Turns a finished exchange into its event: amount, hold in force, the journal's last line."""
 
 from proxy.estimator import Estimator
-from proxy.events import build_event
+from proxy.events import event_json
 from proxy.exchange import Exchange
 from proxy.limiter.limiter import Limiter
 from proxy.metrics import METRICS
@@ -43,16 +43,22 @@ class Ending:
         amount = min(worth, exchange.hold_micro)
         if amount < worth:
             METRICS.waived_micro.inc(worth - amount)
-        event = build_event(
-            exchange.base,
-            exchange.outcome,
+        outcome = exchange.outcome
+        event = event_json(
+            exchange.members,
+            outcome,
+            upstream_model=exchange.route.hops[0].upstream_model,
             attempts=exchange.attempts,
             hold_micro=exchange.hold_micro,
-            finished_at_us=clock.now_us(),
+            finished_at_us=max(clock.now_us(), exchange.started_at_us),
         )
-        METRICS.note_end(event)
+        METRICS.note_end(outcome.rank, model=exchange.model, usage=outcome.usage)
         return self._settlement.write_down(
-            event, spec=exchange.spec, charges=exchange.final_charges(), amount_micro=amount
+            exchange.spec,
+            event=event,
+            rank=outcome.rank,
+            charges=exchange.final_charges(),
+            amount_micro=amount,
         )
 
     async def _raise_hold(self, exchange: Exchange, worth_micro: int) -> None:

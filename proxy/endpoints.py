@@ -95,20 +95,19 @@ class Endpoints:
         METRICS.requests.labels(name, str(status)).inc()
         METRICS.request_seconds.labels(name).observe(clock.monotonic_seconds() - ask.begun_at)
 
-    async def _dispatch(
+    def _dispatch(
         self, path: str, method: str, ask: Ask, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    ) -> Awaitable[None]:
         if path in POST_PATHS:
             _require(method, "POST")
-            await self._post(path, ask, scope, receive, send)
-        elif isinstance(send, ChatFace):
+            return self._post(path, ask, scope, receive, send)
+        if isinstance(send, ChatFace):
             _require(method, "POST")
-            await self._chat(ask, scope, receive, send)
-        elif path == MODELS_PATH or path.startswith(MODELS_PATH + "/"):
+            return self._chat(ask, scope, receive, send)
+        if path == MODELS_PATH or path.startswith(MODELS_PATH + "/"):
             _require(method, "GET")
-            await self._models(path, ask, scope, send)
-        else:
-            raise ApiError(404, "not_found_error", f"There is nothing at {path[:200]}.")
+            return self._models(path, ask, scope, send)
+        raise ApiError(404, "not_found_error", f"There is nothing at {path[:200]}.")
 
     async def _post(self, path: str, ask: Ask, scope: Scope, receive: Receive, send: Send) -> None:
         if TICKET_HEADER in ask.headers and path == "/v1/messages":
@@ -116,7 +115,7 @@ class Endpoints:
             raw = await self._body(ask, scope, receive)
             await self._batch_items.answer(ask, ticket, raw, send)
             return
-        view = await self._admitter.authenticate(ask)
+        view = self._admitter.known(ask) or await self._admitter.authenticate(ask)
         if b"anthropic-version" not in ask.headers:
             raise ApiError(400, "invalid_request_error", "anthropic-version: header is required")
         raw = await self._body(ask, scope, receive)
@@ -179,16 +178,15 @@ class Endpoints:
     def _ask(self, scope: Scope) -> Ask:
         rid, request_id = ids.new_request_id()
         headers = headers_of(scope)
-        peer = scope.get("client")
+        client = scope.get("client")
+        peer = client[0] if client else ""
+        trusted = self._config.trusted_proxies
+        forwarded = headers.get(b"x-forwarded-for", b"")
         return Ask(
             rid=rid,
             request_id=request_id,
             headers=headers,
-            address=client_address(
-                peer[0] if peer else "",
-                headers.get(b"x-forwarded-for", b""),
-                self._config.trusted_proxies,
-            ),
+            address=client_address(peer, forwarded, trusted) if trusted else peer,
             started_at_us=clock.now_us(),
             begun_at=clock.monotonic_seconds(),
         )
@@ -269,7 +267,9 @@ def _check_framing(headers: Mapping[bytes, bytes]) -> None:
         raise ApiError(
             400, "invalid_request_error", "content-length and transfer-encoding exclude each other"
         )
-    encoding = headers.get(b"content-encoding", b"identity").strip().lower()
+    if b"content-encoding" not in headers:
+        return
+    encoding = headers[b"content-encoding"].strip().lower()
     if encoding not in (b"", b"identity"):
         raise ApiError(
             400,

@@ -21,7 +21,7 @@ from turnpike.contracts import usage as words
 from turnpike.contracts.features import NOTHING, Wants
 from turnpike.contracts.measure import Measure
 from turnpike.contracts.snapshots import ON_DISCONNECT_DRAIN, UpstreamSnapshot
-from turnpike.contracts.usage import Attempt, EventBase
+from turnpike.contracts.usage import Attempt
 from turnpike.kernel import clock
 
 _encode = msgspec.json.Encoder().encode
@@ -36,7 +36,9 @@ class Exchange(msgspec.Struct, kw_only=True):
     view: View
     route: Route
     spec: Spec
-    base: EventBase
+    members: bytes  # of its event, as far as they are known at admission
+    discount_bp: int
+    started_at_us: int
     admission: Admission
     max_tokens: int
     hold_micro: int
@@ -49,6 +51,7 @@ class Exchange(msgspec.Struct, kw_only=True):
     meter: StreamMeter | None = None
     outcome: Outcome = msgspec.field(default_factory=Outcome)
     attempts: list[Attempt] = []
+    counts: Mapping[str, int] | None = None  # what is billed, where the meter knows it already
     beaten_at: float = 0.0
     is_trued_up: bool = False
     is_ended_elsewhere: bool = False
@@ -63,6 +66,11 @@ class Exchange(msgspec.Struct, kw_only=True):
     _usage_version: int = -1
     _usage_json: bytes = b"{}"
     _lines: list[rating.UsageLine] | None = None
+
+    @property
+    def model(self) -> str:
+        """The model that answers, by our name for it."""
+        return self.route.model.model
 
     @property
     def usage(self) -> Mapping[str, Any]:
@@ -95,14 +103,8 @@ class Exchange(msgspec.Struct, kw_only=True):
     ) -> None:
         """Say what became of the try that runs."""
         last = self.attempts[-1]
-        self.attempts[-1] = Attempt(
-            n=last.n,
-            upstream=last.upstream,
-            credential=last.credential,
-            upstream_request_id=upstream_request_id or last.upstream_request_id,
-            outcome=outcome,
-            usage=usage,
-        )
+        last.upstream_request_id = upstream_request_id or last.upstream_request_id
+        last.outcome, last.usage = outcome, usage
 
     def stop(self, reason: ApiError | None) -> None:
         """End the stream early: the reason goes to the client, None means that it has left."""
@@ -134,11 +136,9 @@ class Exchange(msgspec.Struct, kw_only=True):
             self.is_drained = False
             self.stop(None)
 
-    def admitted_lines(self) -> bytes:
+    def admitted_line(self) -> bytes:
         """The journal's line of the admission."""
-        return line_of(
-            "A", self.rid, b'"base":%b,"spec":%b' % (self.spec.base, self.spec.to_json())
-        )
+        return line_of("A", self.rid, b'"base":%b,"spec":%b' % (self.spec.base, self.spec.text))
 
     def attempt_line(self) -> bytes:
         """The journal's line of the attempt that is about to be sent."""
@@ -180,7 +180,8 @@ class Exchange(msgspec.Struct, kw_only=True):
                 is_void=True,
                 is_request_given_back=self.is_given_back,
             )
-        counts = rating.sum_counts(self._final_lines())
+        lines = self._final_lines()
+        counts = lines[0].counts if len(lines) == 1 else rating.sum_counts(lines)
         return settle_charges(
             self.spec, input_tokens=limited_input(counts), output_tokens=counts[rating.OUTPUT]
         )
@@ -190,9 +191,9 @@ class Exchange(msgspec.Struct, kw_only=True):
         return self.unseen_micro + worst_case_micro(
             self.usage,
             price_set=self.route.price_set,
-            model=self.base.model,
+            model=self.model,
             max_tokens=self.max_tokens,
-            discount_bp=self.base.discount_bp,
+            discount_bp=self.discount_bp,
         )
 
     def name_models(self, usage: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -217,15 +218,21 @@ class Exchange(msgspec.Struct, kw_only=True):
         return lines_micro(
             self._final_lines(),
             price_set=self.route.price_set,
-            discount_bp=self.base.discount_bp,
+            discount_bp=self.discount_bp,
             stop_reason=self.outcome.stop_reason,
         )
 
     def _final_lines(self) -> list[rating.UsageLine]:
         """The lines of the final usage, which is asked for its worth and for its charges."""
-        if self._lines is None:
-            self._lines = rating.usage_lines(self.outcome.usage, model=self.base.model)
-        return self._lines
+        lines = self._lines
+        if lines is None and self.counts is not None:
+            lines = [
+                rating.UsageLine(model=self.model, variant=rating.STANDARD, counts=self.counts)
+            ]
+        elif lines is None:
+            lines = rating.usage_lines(self.outcome.usage, model=self.model)
+        self._lines = lines
+        return lines
 
     def _known(self, meter: StreamMeter) -> bytes:
         if meter.usage_version != self._usage_version:

@@ -98,14 +98,16 @@ class Cycle:
         self._unread_bytes += len(piece)
         if self._unread_bytes > UNREAD_BYTES_MAX:
             self._flow.pause_reading()
-        self.wake()
+        if self._waiter is not None:
+            self.wake()
 
     def finish_body(self) -> None:
         """The body is complete."""
         self._is_whole = True
         if not self._is_body_told and not self.expects_continue and len(self._pieces) <= 1:
             self.scope[BODY_IN_SCOPE] = self._pieces[0] if self._pieces else b""
-        self.wake()
+        if self._waiter is not None:
+            self.wake()
 
     def wake(self) -> None:
         """Let `receive` look again."""
@@ -272,7 +274,8 @@ class Cycle:
 
     def _finish(self) -> None:
         self.response_complete = True
-        self.wake()
+        if self._waiter is not None:
+            self.wake()
         if not self.keep_alive:
             self._transport.close()
         self._on_response()
@@ -297,6 +300,19 @@ class HttpProtocol(HttpToolsProtocol):
         self._idle_timer: asyncio.TimerHandle | None = None
         self._default_headers: list[tuple[bytes, bytes]] = []
         self._default_lines = b""
+        self._scope: Scope = {}
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has connected."""
+        super().connection_made(transport)
+        self._scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": self.root_path,
+        }
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone: the app that runs is told, those that wait never start."""
@@ -320,7 +336,23 @@ class HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of a request came in."""
         self._idle_since = None
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._unsupported_upgrade_warning()
+        except httptools.HttpParserError:
+            logger.warning("Invalid HTTP request received.")
+            self.send_400_response("Invalid HTTP request received.")
+
+    def on_message_begin(self) -> None:
+        """A request begins: what its scope shares with all others of the connection is copied."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        scope: Any = self._scope.copy()
+        scope["headers"] = self.headers
+        scope["state"] = self.app_state.copy()
+        self.scope = scope
 
     def on_headers_complete(self) -> None:
         """A head is complete: run the app, or queue behind the request that runs."""

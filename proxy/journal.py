@@ -82,9 +82,8 @@ class Journal:
             raise JournalUnwritable(str(error)) from error
         self.is_writable = True
 
-    def append(self, rid: str, *lines: bytes) -> None:
-        """Write lines of one request in one call. Raises JournalUnwritable."""
-        data = lines[0] if len(lines) == 1 else b"".join(lines)
+    def append(self, rid: str, data: bytes) -> None:
+        """Write one or more lines of one request. Raises JournalUnwritable."""
         try:
             if self._size + len(data) > self._segment_bytes_max:
                 self._begin_segment()

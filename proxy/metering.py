@@ -19,6 +19,7 @@ from proxy.usage_totals import (
     FLAG_INVALID,
     merge_usage,
 )
+from turnpike.contracts import rating
 
 CHARACTERS_RATIO = 0.25
 
@@ -30,6 +31,7 @@ FLAG_SECOND_START = "second_message_start"
 # More than this is no usage; it would be written down again with every chunk.
 USAGE_BYTES_MAX = 64 * 1024
 _NULL = msgspec.Raw(b"null")
+_NO_FLAGS: frozenset[str] = frozenset()
 
 
 class _DeltaBody(msgspec.Struct):
@@ -150,11 +152,12 @@ class AnswerMeter(msgspec.Struct, frozen=True, kw_only=True):
     message_id: str | None = None
     output_chars: int = 0
     flags: frozenset[str] = frozenset()
+    counts: Mapping[str, int] | None = None  # what is billed, where the usage is a plain one
 
     @property
     def is_reported(self) -> bool:
         """Whether this is a message with a sane count of its output."""
-        return not self.flags & {FLAG_MISSING, FLAG_MALFORMED_ANSWER}
+        return not self.flags or not self.flags & {FLAG_MISSING, FLAG_MALFORMED_ANSWER}
 
     def observed_usage(
         self, *, max_tokens: int | None, ratio: float = CHARACTERS_RATIO
@@ -318,7 +321,7 @@ def meter_answer(body: bytes) -> AnswerMeter:
     flags: set[str] = set()
     if answer.type != "message":
         flags.add(FLAG_MALFORMED_ANSWER)
-    usage = _first_usage(answer.usage, flags)
+    usage, counts = _first_usage(answer.usage, flags)
     is_missing = _lacks_counts(usage)
     if is_missing:
         flags.add(FLAG_MISSING)
@@ -328,19 +331,37 @@ def meter_answer(body: bytes) -> AnswerMeter:
         model=answer.model,
         message_id=answer.id,
         output_chars=_chars_of(answer.content) if is_missing else 0,
-        flags=frozenset(flags),
+        flags=frozenset(flags) if flags else _NO_FLAGS,
+        counts=counts,
     )
 
 
-def _first_usage(raw: msgspec.Raw, flags: set[str]) -> dict[str, Any]:
+def _first_usage(
+    raw: msgspec.Raw, flags: set[str]
+) -> tuple[dict[str, Any], Mapping[str, int] | None]:
     """The usage of a whole answer; the decoder checks its usual shape at a third of the price."""
     try:
-        _read_plain_usage(raw)
+        plain = _read_plain_usage(raw)
     except _UNREADABLE:
         usage: dict[str, Any] = {}
         merge_usage(usage, _usage_of(raw, flags), flags)
-        return usage
-    return _read_usage(raw) or {}
+        return usage, None
+    return _read_usage(raw) or {}, _counts_of(plain)
+
+
+def _counts_of(plain: _PlainUsage) -> Mapping[str, int] | None:
+    """What is billed by a plain usage; None where rating has to look at it more closely."""
+    if plain.server_tool_use or plain.speed or plain.inference_geo or plain.service_tier == "batch":
+        return None
+    split = plain.cache_creation
+    return rating.plain_counts(
+        input_tokens=plain.input_tokens,
+        output_tokens=plain.output_tokens,
+        cache_creation=plain.cache_creation_input_tokens or 0,
+        five_minutes=split.ephemeral_5m_input_tokens if split is not None else 0,
+        one_hour=split.ephemeral_1h_input_tokens if split is not None else 0,
+        cache_read=plain.cache_read_input_tokens or 0,
+    )
 
 
 def _lacks_counts(usage: Mapping[str, Any]) -> bool:

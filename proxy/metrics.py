@@ -9,12 +9,12 @@ import json
 import logging
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from turnpike.contracts.usage import UsageEvent
+from turnpike.contracts.usage import STATUS_OF_RANK
 
 logger = logging.getLogger(__name__)
 
@@ -41,27 +41,27 @@ COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 class Series:
     """One row of a metric, for fixed label values. Keep it where it is used often."""
 
-    __slots__ = ("_bounds", "_numbers")
+    __slots__ = ("_bounds", "numbers")
 
     def __init__(self, numbers: list[float], bounds: Sequence[float]) -> None:
-        self._numbers = numbers
+        self.numbers = numbers
         self._bounds = bounds
 
     def inc(self, amount: float = 1) -> None:
         """Count something."""
-        self._numbers[0] += amount
+        self.numbers[0] += amount
 
     def dec(self, amount: float = 1) -> None:
         """Take something back from a gauge."""
-        self._numbers[0] -= amount
+        self.numbers[0] -= amount
 
     def set(self, value: float) -> None:
         """Set a gauge."""
-        self._numbers[0] = value
+        self.numbers[0] = value
 
     def observe(self, value: float) -> None:
         """Put a value into its bucket: the sum stands first, then the buckets, +Inf last."""
-        numbers = self._numbers
+        numbers = self.numbers
         numbers[0] += value
         numbers[1 + bisect_left(self._bounds, value)] += 1
 
@@ -210,14 +210,13 @@ class Metrics:
                 self.usage_unbilled.labels(field).inc()
                 logger.error("usage.unbilled", extra={"field": field})
 
-    def note_end(self, event: UsageEvent) -> None:
+    def note_end(self, rank: int, *, model: str, usage: Mapping[str, Any]) -> None:
         """Count a request's end, and its tokens by the top-level counters."""
-        self.events.labels(event.status).inc()
-        usage, model = event.usage, event.model
+        self.events.labels(STATUS_OF_RANK[rank]).numbers[0] += 1
         for name in TOKEN_FIELDS:
             count = usage.get(name)
-            if count and isinstance(count, int) and count > 0:
-                self.tokens.labels(model, name).inc(count)
+            if count and type(count) is int and count > 0:
+                self.tokens.labels(model, name).numbers[0] += count
 
     def render(self) -> bytes:
         """This worker's metrics as Prometheus text."""

@@ -77,6 +77,8 @@ class Pipeline:
         self._ending = ending
         self._keeper = keeper
         self._switchboard = switchboard
+        # Kept, since asking for the running loop costs a system call each time.
+        self._loop = asyncio.get_running_loop()
 
     async def messages(
         self, ask: Ask, view: View, body: MessagesBody, receive: Receive, send: Send
@@ -87,7 +89,10 @@ class Pipeline:
         exchange = await self._admitter.admit(ask, view, body)
         self._keeper.add(exchange)
         try:
-            await self._forward(ask, exchange, body, receive, send)
+            if body.is_stream:
+                await self._watch_client(ask, exchange, body, receive, send)
+            else:
+                await self._try_hops(ask, exchange, body, send)
         except ApiError as error:
             exchange.outcome.http_status = error.status
             exchange.outcome.error_type = error.error_type
@@ -102,37 +107,33 @@ class Pipeline:
         finally:
             self._keeper.remove(exchange)
 
-    async def _forward(
+    async def _watch_client(
         self, ask: Ask, exchange: Exchange, body: MessagesBody, receive: Receive, send: Send
     ) -> None:
+        """A stream ends when its client leaves. A JSON answer, billed in full, is read on."""
+        watch = asyncio.ensure_future(wait_for_disconnect(receive, lambda: exchange.stop(None)))
+        try:
+            await self._try_hops(ask, exchange, body, send)
+        finally:
+            watch.cancel()
+
+    async def _try_hops(self, ask: Ask, exchange: Exchange, body: MessagesBody, send: Send) -> None:
+        begun_at = clock.monotonic_seconds()
         call = Call(
             path=MESSAGES_PATH,
             headers=ask.headers,
             request_id=exchange.request_id,
             is_stream=body.is_stream,
+            begun_at=begun_at,
         )
-        # A stream ends when its client leaves. A JSON answer is billed in full: reading goes on.
-        watch = (
-            asyncio.ensure_future(wait_for_disconnect(receive, lambda: exchange.stop(None)))
-            if body.is_stream
-            else None
-        )
-        try:
-            await self._try_hops(call, exchange, body, send)
-        finally:
-            if watch is not None:
-                watch.cancel()
-
-    async def _try_hops(
-        self, call: Call, exchange: Exchange, body: MessagesBody, send: Send
-    ) -> None:
         tries = exchange.tries = self._switchboard.tries(
             exchange.route.hops,
             body,
             key=exchange.view.key.key,
-            model=exchange.base.model,
+            model=exchange.model,
+            begun_at=begun_at,
         )
-        hop = await _begin(tries, exchange)
+        hop = tries.begin_now() or await _begin(tries, exchange)
         while True:
             try:
                 await self._attempt(hop, call, exchange, body, send)
@@ -163,7 +164,7 @@ class Pipeline:
         exchange.begin_attempt(hop.upstream.upstream, hop.credential)
         self._write_begin(exchange)
         if len(exchange.attempts) == 1:
-            METRICS.own_seconds.observe(clock.monotonic_seconds() - exchange.begun_at)
+            METRICS.own_seconds.observe(call.begun_at - exchange.begun_at)
         payload = body.to_upstream(hop.upstream_model) if hop.body is None else hop.body
         exchange.ignored = hop.ignored
         response = await self._open(hop, call, exchange, payload)
@@ -179,7 +180,7 @@ class Pipeline:
         self, hop: Hop, call: Call, exchange: Exchange, body: bytes
     ) -> UpstreamResponse:
         """Open the attempt; a client that leaves, or a stop, ends the wait for its answer."""
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         exchange.set_disconnect_policy(hop.upstream)
         exchange.close_upstream = task.cancel
@@ -197,7 +198,7 @@ class Pipeline:
             return self._watched(response, hop, exchange)
         return ChatAnswer(
             response,
-            model=exchange.base.model,
+            model=exchange.model,
             request_id=exchange.request_id,
             input_estimate=exchange.spec.input_estimate,
         )
@@ -219,16 +220,21 @@ class Pipeline:
         Reading goes on when the client has left, since the upstream bills in full.
         """
         try:
-            payload = await response.read_all(ANSWER_BYTES_MAX, hop.upstream.answer_timeout_seconds)
+            payload = response.whole_body(ANSWER_BYTES_MAX)
+            if payload is None:
+                payload = await response.read_all(
+                    ANSWER_BYTES_MAX, hop.upstream.answer_timeout_seconds
+                )
         except UpstreamError as error:
             # It may have been billed: its id is kept with the attempt, which stays unknown.
             failure = failure_of(error)
             failure.upstream_request_id = header_of(response.headers, b"request-id")
             raise failure from error
         meter = meter_answer(payload)
-        METRICS.note_flags(meter.flags)
-        if FLAG_MALFORMED_ANSWER in meter.flags:
-            raise _unreadable(response)
+        if meter.flags:
+            METRICS.note_flags(meter.flags)
+            if FLAG_MALFORMED_ANSWER in meter.flags:
+                raise _unreadable(response)
         outcome = exchange.outcome
         is_reported = meter.is_reported
         if is_estimated(response):
@@ -237,8 +243,9 @@ class Pipeline:
         outcome.rank = words.RANK_REPORTED if is_reported else words.RANK_OBSERVED
         outcome.usage = meter.observed_usage(
             max_tokens=exchange.max_tokens,
-            ratio=self._estimator.output_ratio(exchange.base.model),
+            ratio=self._estimator.output_ratio(exchange.model),
         )
+        exchange.counts = meter.counts
         outcome.stop_reason = meter.stop_reason
         outcome.upstream_model = meter.model
         outcome.ttft_us = self._first_byte_us(exchange)
@@ -359,11 +366,11 @@ class Pipeline:
         )
 
     def _write_begin(self, exchange: Exchange) -> None:
-        lines: tuple[bytes, ...] = (exchange.attempt_line(),)
+        line = exchange.attempt_line()
         if len(exchange.attempts) == 1:
-            lines = (exchange.admitted_lines(), *lines)
+            line = exchange.admitted_line() + line
         try:
-            self._journal.append(exchange.rid, *lines)
+            self._journal.append(exchange.rid, line)
         except JournalUnwritable as error:
             METRICS.journal_errors.inc()
             exchange.is_given_back = True
@@ -379,19 +386,13 @@ class Pipeline:
             METRICS.journal_errors.inc()
 
     def _headers(self, exchange: Exchange) -> Headers:
-        view = exchange.view
         headers: Headers = [
             (b"request-id", exchange.request_id.encode()),
-            (b"anthropic-organization-id", view.who.tenant_id.encode()),
+            *exchange.route.answer_headers,
             *rate_limit_headers(exchange.spec, exchange.admission),
         ]
-        workspace = view.who.workspaces.get(str(view.key.workspace))
-        if workspace is not None:
-            headers.append((b"anthropic-workspace-id", workspace.workspace_id.encode()))
         if exchange.ignored:
             headers.append((IGNORED_HEADER, ", ".join(exchange.ignored).encode()))
-        if exchange.route.is_successor:
-            headers.append((b"x-turnpike-served-model", exchange.base.model.encode()))
         return headers
 
     def _first_byte_us(self, exchange: Exchange) -> int:

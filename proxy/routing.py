@@ -3,6 +3,8 @@
 import msgspec
 
 from proxy.api_errors import ApiError
+from proxy.asgi import Headers
+from proxy.events import fixed_members
 from proxy.snapshots import Plane, View
 from proxy.upstreams.selection import Hop, hops_of
 from turnpike.contracts.naming import is_priced
@@ -21,6 +23,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     price_set: PriceSet
     hops: tuple[Hop, ...]
     is_successor: bool
+    fixed_members: bytes  # what all events of the key say that go this way
+    answer_headers: Headers  # what all answers to the key say that came this way
 
 
 class _Known(msgspec.Struct, frozen=True):
@@ -74,6 +78,47 @@ def _find_route(view: View, name: str, price_set: PriceSet | None) -> Route:
         price_set=price_set,
         hops=hops_of(plane.snapshot.upstreams, candidates),
         is_successor=is_successor,
+        fixed_members=_members(
+            view, view.key.member, requested=name, model=served.model, price_set=price_set
+        ),
+        answer_headers=_answer_headers(view, served=served.model if is_successor else None),
+    )
+
+
+def _answer_headers(view: View, *, served: str | None) -> Headers:
+    headers = [(b"anthropic-organization-id", view.who.tenant_id.encode())]
+    workspace = view.who.workspaces.get(str(view.key.workspace))
+    if workspace is not None:
+        headers.append((b"anthropic-workspace-id", workspace.workspace_id.encode()))
+    if served is not None:
+        headers.append((b"x-turnpike-served-model", served.encode()))
+    return headers
+
+
+def members_for(view: View, route: Route, *, member: str | None) -> bytes:
+    """The fixed members of an event of somebody else than the key's own member."""
+    return _members(
+        view,
+        member,
+        requested=route.requested,
+        model=route.model.model,
+        price_set=route.price_set,
+    )
+
+
+def _members(
+    view: View, member: str | None, *, requested: str, model: str, price_set: PriceSet
+) -> bytes:
+    key = view.key
+    return fixed_members(
+        tenant=key.tenant,
+        workspace=key.workspace,
+        key=key.key,
+        member=member,
+        model=model,
+        requested_model=requested,
+        price_set=price_set.price_set,
+        discount_bp=view.terms.discount_bp,
     )
 
 

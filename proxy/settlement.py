@@ -20,7 +20,6 @@ from proxy.limiter.scripts import POSTED
 from proxy.metrics import METRICS
 from proxy.redis_link import RedisLink
 from proxy.redis_pipe import RedisAway, RedisReplyError
-from turnpike.contracts.usage import UsageEvent
 from turnpike.kernel import clock, ids, keyspace
 
 logger = logging.getLogger(__name__)
@@ -90,25 +89,30 @@ class Settlement:
         return self._journal.is_writable
 
     def write_down(
-        self, event: UsageEvent, *, spec: Spec, charges: Mapping[str, int], amount_micro: int
+        self,
+        spec: Spec,
+        *,
+        event: bytes,
+        rank: int,
+        charges: Mapping[str, int],
+        amount_micro: int,
     ) -> Ended:
         """Journal the end of a request of this worker: from now on it is certain to be charged."""
-        body = _encode(event)
         try:
             self._journal.append(
-                event.rid,
-                line_of("F", event.rid, b'"event":%b,"charges":%b' % (body, _encode(charges))),
+                spec.rid,
+                line_of("F", spec.rid, b'"event":%b,"charges":%b' % (event, _encode(charges))),
             )
         except JournalUnwritable:
             # Redis still takes the event; only a crash before that would lose it.
             logger.exception("journal.unwritable")
             METRICS.journal_errors.inc()
         return Ended(
-            rid=event.rid,
-            tenant=event.tenant,
-            rank=event.rank,
+            rid=spec.rid,
+            tenant=spec.tenant,
+            rank=rank,
             spec=spec,
-            event=body,
+            event=event,
             charges=charges,
             amount_micro=amount_micro,
             on_confirmed=self._journal.confirm,

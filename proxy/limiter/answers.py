@@ -3,6 +3,7 @@
 All of it comes from the buckets that decided, at the instant when they decided.
 """
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -59,24 +60,30 @@ def rate_limit_headers(spec: Spec, admission: Admission) -> list[Header]:
     Remaining is what would still be admitted now, not rounded. Reset is the first whole second at
     which the bucket is full. Empty when the buckets are not known.
     """
-    tightest: dict[str, tuple[int, Bucket, int]] = {}
-    for bucket, left_us in zip(spec.plan.buckets, admission.remaining_us, strict=False):
-        units, kind = bucket.units_in(left_us), bucket.kind
-        if kind not in tightest or (units, bucket.limit_per_minute) < (
-            tightest[kind][0],
-            tightest[kind][1].limit_per_minute,
-        ):
-            tightest[kind] = (units, bucket, left_us)
+    found: Iterable[tuple[Bucket, int]] = zip(
+        spec.plan.buckets, admission.remaining_us, strict=False
+    )
     headers: list[Header] = []
-    for kind, (units, bucket, left_us) in tightest.items():
-        limit_name, remaining_name, reset_name = _HEADER_NAMES[kind]
+    for bucket, left_us in found if spec.plan.is_flat else _tightest(found):
+        limit_name, remaining_name, reset_name = _HEADER_NAMES[bucket.kind]
         full_at_us = admission.now_us + bucket.burst_us - left_us
         headers += (
             (limit_name, b"%d" % bucket.limit_per_minute),
-            (remaining_name, b"%d" % units),
+            (remaining_name, b"%d" % bucket.units_in(left_us)),
             (reset_name, _instant(-(-full_at_us // SECOND_US))),
         )
     return headers
+
+
+def _tightest(found: Iterable[tuple[Bucket, int]]) -> Iterable[tuple[Bucket, int]]:
+    """Of each kind the bucket that leaves the least, then the one with the lowest limit."""
+    best: dict[str, tuple[int, int, Bucket, int]] = {}
+    for bucket, left_us in found:
+        rank = bucket.units_in(left_us), bucket.limit_per_minute
+        known = best.get(bucket.kind)
+        if known is None or rank < known[:2]:
+            best[bucket.kind] = (*rank, bucket, left_us)
+    return [(bucket, left_us) for _, _, bucket, left_us in best.values()]
 
 
 def refusal_of(admission: Admission, spec: Spec) -> Refusal:

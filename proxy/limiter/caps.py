@@ -17,7 +17,7 @@ from proxy.limiter.plans import MINUTE_US
 from proxy.limiter.scripts import load_script
 from proxy.redis_link import RedisLink
 from proxy.redis_pipe import RedisAway, RedisReplyError
-from proxy.upstreams.selection import Hop
+from proxy.upstreams.selection import Hop, is_capped
 from turnpike.contracts.snapshots import CredentialSnapshot, UpstreamSnapshot
 from turnpike.kernel import keyspace
 
@@ -62,7 +62,7 @@ class UpstreamCaps:
 
     def has_caps(self, hop: Hop) -> bool:
         """Whether anything is capped at this hop; if not, Redis is not asked."""
-        return any(_is_capped(item) for _, item in _scopes(hop))
+        return hop.may_be_capped and any(is_capped(item) for _, item in _scopes(hop))
 
     async def take(self, hop: Hop) -> CapLease | None:
         """A place for one attempt, or None where the caps leave none."""
@@ -117,10 +117,6 @@ def _scopes(hop: Hop) -> Iterator[tuple[str, UpstreamSnapshot | CredentialSnapsh
     for item in hop.upstream.credentials:
         if item.credential == hop.credential:
             yield f"c{item.credential}", item
-
-
-def _is_capped(item: UpstreamSnapshot | CredentialSnapshot) -> bool:
-    return item.requests_per_minute is not None or item.concurrency is not None
 
 
 def _look_at(freed: asyncio.Future[Any]) -> None:

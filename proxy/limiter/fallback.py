@@ -47,7 +47,7 @@ class LocalLimiter:
         self._cap_micro = cap_micro
         self._live_workers = live_workers
         self._monotonic = monotonic
-        self._shares: dict[int, _Share] = {}
+        self.shares: dict[int, _Share] = {}
 
     def admit(self, spec: Spec, terms: TenantTerms) -> bool:
         """Whether the request may run without Redis; takes its part of the share if so."""
@@ -65,24 +65,24 @@ class LocalLimiter:
 
     def settle(self, spec: Spec, *, amount_micro: int) -> None:
         """A request ended: its slot is free, and its amount counts until Redis has heard of it."""
-        share = self._shares.get(spec.tenant)
+        share = self.shares.get(spec.tenant)
         if share is not None and share.running.pop(spec.rid, None) is not None:
             share.undelivered[spec.rid] = amount_micro
 
     def forget(self, spec: Spec) -> None:
         """Redis has heard of the request, and holds its money from now on."""
-        share = self._shares.get(spec.tenant)
+        share = self.shares.get(spec.tenant)
         if share is not None:
             share.undelivered.pop(spec.rid, None)
 
     def note_answer(self, tenant: int) -> None:
         """Redis answered for a tenant: its outage, if there was one, is over."""
-        share = self._shares.get(tenant)
+        share = self.shares.get(tenant)
         if share is None:
             return
         share.has_redis_answered = True
         if self._is_spent(share) and not share.running and not share.undelivered:
-            del self._shares[tenant]
+            del self.shares[tenant]
 
     def _is_eligible(self, spec: Spec, terms: TenantTerms) -> bool:
         return (
@@ -93,11 +93,11 @@ class LocalLimiter:
 
     def _share_of(self, tenant: int) -> _Share | None:
         """The tenant's share if it is not too old; a new one only after Redis has answered."""
-        share = self._shares.get(tenant)
+        share = self.shares.get(tenant)
         if share is None:
-            if len(self._shares) >= TENANTS_MAX:
+            if len(self.shares) >= TENANTS_MAX:
                 return None
-            share = self._shares[tenant] = _Share(since=self._monotonic())
+            share = self.shares[tenant] = _Share(since=self._monotonic())
         elif self._is_spent(share):
             if not share.has_redis_answered:
                 return None

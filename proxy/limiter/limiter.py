@@ -7,7 +7,7 @@ import msgspec
 
 from proxy.limiter.fallback import LocalLimiter
 from proxy.limiter.limits import Spec
-from proxy.limiter.scripts import ADMIT, BEAT, SETTLE, Script
+from proxy.limiter.scripts import ADMIT, BEAT, SETTLE
 from proxy.redis_link import RedisLink
 from proxy.redis_pipe import RedisAway, RedisReplyError
 from turnpike.contracts.snapshots import TenantTerms
@@ -122,7 +122,8 @@ class Limiter:
         if self._fallback is None:
             return admission
         if admission.reason not in _FALLBACK_REASONS:
-            self._fallback.note_answer(spec.tenant)
+            if self._fallback.shares:
+                self._fallback.note_answer(spec.tenant)
             return admission
         if terms is not None and self._fallback.admit(spec, terms):
             return LOCALLY_GRANTED
@@ -144,7 +145,12 @@ class Limiter:
         update = _encode({"charges": charges, "hold": hold_micro})
         keys = _open_keys(spec)
         args = (self._now(), spec.text, update, progress or b"", spec.base)
-        reply = await self._write(BEAT, keys, args)
+        try:
+            reply = await self._pipe.run_script(
+                BEAT, keys, args, timeout_seconds=self._write_timeout_seconds
+            )
+        except RedisReplyError as error:
+            raise _as_away(error) from error
         if self._fallback is not None:
             self._fallback.forget(spec)
         if reply[0] != GRANTED:
@@ -164,8 +170,10 @@ class Limiter:
 
         Once, however often it is called; a higher rank appends its event as well. Raises RedisAway.
         """
-        if self._fallback is not None:
-            self._fallback.settle(spec, amount_micro=hold_micro)
+        # Most of the time nobody runs without Redis, and the fallback need not be told.
+        fallback = self._fallback if self._fallback is not None and self._fallback.shares else None
+        if fallback is not None:
+            fallback.settle(spec, amount_micro=hold_micro)
         plan = spec.plan
         names = plan.keys
         keys = (
@@ -179,9 +187,17 @@ class Limiter:
             *names.slots,
         )
         update = _encode({"charges": charges, "hold": hold_micro, "rank": rank})
-        reply = await self._write(SETTLE, keys, (self._now(), spec.text, update, event))
-        if self._fallback is not None:
-            self._fallback.forget(spec)
+        try:
+            reply = await self._pipe.run_script(
+                SETTLE,
+                keys,
+                (self._now(), spec.text, update, event),
+                timeout_seconds=self._write_timeout_seconds,
+            )
+        except RedisReplyError as error:
+            raise _as_away(error) from error
+        if fallback is not None:
+            fallback.forget(spec)
         return Settled(state=reply[1].decode(), is_appended=reply[0] == GRANTED)
 
     async def _ask(self, spec: Spec) -> Admission:
@@ -200,20 +216,15 @@ class Limiter:
             return _admission(reply)
         return AWAY
 
-    async def _write(
-        self, script: Script, keys: tuple[str, ...], args: tuple[str | bytes, ...]
-    ) -> Any:
-        try:
-            return await self._pipe.run_script(
-                script, keys, args, timeout_seconds=self._write_timeout_seconds
-            )
-        except RedisReplyError as error:
-            if error.code not in FULL_CODES:
-                raise
-            raise RedisAway(f"Redis does not take writes: {error.code}.") from error
-
     def _now(self) -> str:
         return "" if self._injected_now_us is None else str(self._injected_now_us())
+
+
+def _as_away(error: RedisReplyError) -> Exception:
+    """A server that is full is as good as away; any other refusal is a mistake."""
+    if error.code not in FULL_CODES:
+        return error
+    return RedisAway(f"Redis does not take writes: {error.code}.")
 
 
 def _open_keys(spec: Spec) -> tuple[str, ...]:

@@ -108,6 +108,7 @@ class Plan:
     output_reserve_max: int | None
     keys: TenantKeys
     text: bytes  # tenant, slots and buckets as the spec's JSON has them
+    is_flat: bool  # no two buckets are of one kind
 
 
 def limits_of(
@@ -263,4 +264,5 @@ def make_plan(
         output_reserve_max=output_reserve_max,
         keys=keys,
         text=text,
+        is_flat=len({bucket.kind for bucket in buckets}) == len(buckets),
     )

@@ -8,7 +8,8 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 from proxy.asgi import Headers
 from proxy.upstreams.connection import Connection, Exchange
@@ -43,8 +44,7 @@ TRUSTED_IDLE_SECONDS = 0.1
 CLOSING_TURNS_MAX = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """Where an upstream listens, and the name it is called by."""
 
     host: str
@@ -78,6 +78,13 @@ class UpstreamResponse:
         What it takes, and says True to, `read_chunk` does not return; its time begins anew.
         """
         self._exchange.tap = tap
+
+    def whole_body(self, limit_bytes: int) -> bytes | None:
+        """The whole body where all of it is there, unread and within the limit, else None."""
+        exchange = self._exchange
+        if exchange.is_complete and exchange.body_bytes <= limit_bytes:
+            return exchange.take_body()
+        return None
 
     async def read_all(self, limit_bytes: int, timeout_seconds: float) -> bytes:
         """The whole body within the time. Raises BodyTooLarge beyond it, and as read_chunk."""
@@ -146,15 +153,27 @@ class UpstreamClient:
         """
         parts = [body] if isinstance(body, bytes) else body
         head = _head_of(target, method, path, headers, sum(map(len, parts)))
-        connection = self._take_idle(target)
-        while connection is not None:
+        while True:
+            connection = self._take_idle(target)
+            is_kept = connection is not None
+            if connection is None:
+                connection = await self._connect(target, connect_timeout_seconds)
+            is_reused = connection.is_reused
             try:
-                return await _exchange(connection, head, parts, headers_timeout_seconds)
+                exchange = await connection.send(
+                    head, parts, timeout_seconds=headers_timeout_seconds
+                )
             except SendFailed:
                 # It never left, so trying again is safe; each try uses up an old connection.
-                connection = self._take_idle(target)
-        connection = await self._connect(target, connect_timeout_seconds)
-        return await _exchange(connection, head, parts, headers_timeout_seconds)
+                connection.abort()
+                if not is_kept:
+                    raise
+            except BaseException:
+                # Cancelled callers too: a connection with half an exchange on it serves nobody.
+                connection.abort()
+                raise
+            else:
+                return UpstreamResponse(connection, exchange, is_reused=is_reused)
 
     async def close(self) -> None:
         """Drop all connections, running exchanges included."""
@@ -190,8 +209,8 @@ class UpstreamClient:
             raise ConnectFailed(f"All {self._connections_max} connections are in use.")
         connection = Connection(
             loop,
-            on_idle=lambda one: self._keep(target, one),
-            on_gone=lambda one: self._forget(target, one),
+            on_idle=partial(self._keep, target),
+            on_gone=partial(self._forget, target),
         )
         # Counted before it is open: connections that are being made count towards the bound.
         members.add(connection)
@@ -241,19 +260,6 @@ def make_ssl_context(ca_file: str | None = None) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     return context
-
-
-async def _exchange(
-    connection: Connection, head: bytes, body: list[bytes], timeout_seconds: float
-) -> UpstreamResponse:
-    is_reused = connection.is_reused
-    try:
-        exchange = await connection.send(head, body, timeout_seconds=timeout_seconds)
-    except BaseException:
-        # Cancelled callers included: a connection with half an exchange on it serves nobody.
-        connection.abort()
-        raise
-    return UpstreamResponse(connection, exchange, is_reused=is_reused)
 
 
 def _head_of(

@@ -57,6 +57,12 @@ class Exchange:
         # Takes what comes while somebody waits for it, or says False: then the waiter is woken.
         self.tap: Callable[[bytes], bool] | None = None
 
+    def take_body(self) -> bytes:
+        """All of the body that came and was not taken yet."""
+        chunks, self.chunks = self.chunks, []
+        self.unread_bytes = 0
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
     def wake(self) -> None:
         """Let whoever waits for this exchange look at it."""
         waiter, self.waiter = self.waiter, None
@@ -107,20 +113,27 @@ class Connection(asyncio.Protocol):
         exchange = self._exchange = Exchange()
         self._interim_answers = self._head_bytes = 0
         self._fields = self._field_bytes = 0
-        pieces = _pieces_of(head, body)
         self._arm(timeout_seconds)
-        while pieces and not exchange.status and exchange.error is None:
-            if self._is_writable:
-                self._transport.write(pieces.popleft())
-            else:
-                await self._news_of(exchange)
-        exchange.is_sent = not pieces
+        if self._is_writable and len(head) + sum(map(len, body)) <= WRITE_PIECE_BYTES:
+            self._transport.write(b"".join((head, *body)))
+            exchange.is_sent = True
+        else:
+            await self._write_pieces(exchange, _pieces_of(head, body))
         while not exchange.status and exchange.error is None:
             await self._news_of(exchange)
         if exchange.status:
             return exchange
         assert exchange.error is not None
         raise exchange.error
+
+    async def _write_pieces(self, exchange: Exchange, pieces: deque[bytes | memoryview]) -> None:
+        """Write as the socket takes it, until all is out or the answer comes."""
+        while pieces and not exchange.status and exchange.error is None:
+            if self._is_writable:
+                self._transport.write(pieces.popleft())
+            else:
+                await self._news_of(exchange)
+        exchange.is_sent = not pieces
 
     async def read(self, exchange: Exchange, timeout_seconds: float) -> bytes:
         """All bytes of the body that came since the last call; empty at its end.
@@ -134,7 +147,7 @@ class Connection(asyncio.Protocol):
                 return b""
             self._arm(timeout_seconds)
             await self._news_of(exchange)
-        body = _taken_out(exchange)
+        body = exchange.take_body()
         if not self._is_reading and self._exchange is exchange:
             self._is_reading = True
             self._transport.resume_reading()
@@ -241,7 +254,7 @@ class Connection(asyncio.Protocol):
 
     def _offer(self, exchange: Exchange, tap: Callable[[bytes], bool]) -> None:
         """Let the tap take what this read from the socket brought."""
-        body = _taken_out(exchange)
+        body = exchange.take_body()
         if tap(body):
             self._deadline = self._loop.time() + self._timeout_seconds
         else:
@@ -302,7 +315,8 @@ class Connection(asyncio.Protocol):
             self._on_idle(self)
         else:
             self.abort()
-        exchange.wake()
+        if exchange.waiter is not None:
+            exchange.wake()
 
     def _count_head(self, size: int) -> None:
         # The parser holds unfinished header lines itself, so bytes are counted as they come.
@@ -335,7 +349,8 @@ class Connection(asyncio.Protocol):
         exchange.headers = head
         exchange.is_framed = status in (204, 304) or _is_framed(head)
         exchange.status = status
-        exchange.wake()
+        if exchange.waiter is not None:
+            exchange.wake()
 
     def on_body(self, body: bytes) -> None:
         exchange = self._exchange
@@ -343,7 +358,7 @@ class Connection(asyncio.Protocol):
             exchange.chunks.append(body)
             exchange.body_bytes += len(body)
             exchange.unread_bytes += len(body)
-            if exchange.tap is None:
+            if exchange.tap is None and exchange.waiter is not None:
                 exchange.wake()
 
     def on_message_complete(self) -> None:
@@ -359,13 +374,6 @@ class Connection(asyncio.Protocol):
             self._violation = f"More than {INTERIM_ANSWERS_MAX} interim answers."
 
 
-def _taken_out(exchange: Exchange) -> bytes:
-    """All that is there to be read of a body."""
-    chunks, exchange.chunks = exchange.chunks, []
-    exchange.unread_bytes = 0
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
 def _is_framed(headers: Headers) -> bool:
     """Whether the body's end is marked; otherwise it ends with the connection."""
     for name, value in headers:
@@ -377,9 +385,7 @@ def _is_framed(headers: Headers) -> bool:
 
 
 def _pieces_of(head: bytes, body: list[bytes]) -> deque[bytes | memoryview]:
-    """The request in writes of bounded size; a small one leaves in a single write."""
-    if len(head) + sum(map(len, body)) <= WRITE_PIECE_BYTES:
-        return deque((b"".join((head, *body)),))
+    """The request in writes of bounded size."""
     pieces: deque[bytes | memoryview] = deque((head,))
     for part in body:
         view = memoryview(part)

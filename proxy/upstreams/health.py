@@ -85,6 +85,13 @@ class HealthBoard:
             and peer.cooling.get(credential or 0, 0) <= now_ms
         )
 
+    def is_usable(self, upstream: UpstreamSnapshot) -> bool:
+        """Whether a request may go there now, with whatever credential."""
+        peer = self._peers.get(upstream.upstream)
+        if peer is None or not (peer.is_open or peer.cooling):
+            return True  # nothing was ever heard against it, or nothing that is not over
+        return bool(self.usable_credentials(upstream))
+
     def wait_seconds(self, upstreams: Iterable[UpstreamSnapshot]) -> int:
         """In how many seconds one of them may serve again; at least one."""
         now_ms = self._now_ms()
@@ -98,15 +105,16 @@ class HealthBoard:
 
     def begin(self, upstream: int) -> bool:
         """A request goes there; True if it is the one that tries a broken upstream."""
-        peer = self.peer(upstream)
+        peer = self._peers.get(upstream) or self.peer(upstream)
         peer.in_flight += 1
         peer.trials += peer.is_open
         return peer.is_open
 
     def end(self, upstream: int, *, is_trial: bool) -> None:
         """The request that `begin` counted is over."""
-        peer = self.peer(upstream)
-        peer.in_flight = max(0, peer.in_flight - 1)
+        peer = self._peers.get(upstream) or self.peer(upstream)
+        if peer.in_flight > 0:
+            peer.in_flight -= 1
         if is_trial:
             peer.trials = max(0, peer.trials - 1)
 
@@ -219,7 +227,7 @@ class HealthBoard:
         peer.failures_in_row = peer.window_good = peer.window_bad = 0
 
     def _heard(self, upstream: int) -> Peer:
-        peer = self.peer(upstream)
+        peer = self._peers.get(upstream) or self.peer(upstream)
         peer.heard_at_ms = now_ms = self._now_ms()
         if not 0 <= now_ms - peer.window_at_ms < WINDOW_MS:
             peer.window_at_ms, peer.window_good, peer.window_bad = now_ms, 0, 0

@@ -16,7 +16,7 @@ from proxy.metrics import METRICS
 from proxy.upstreams.conversation import Conversation
 from proxy.upstreams.health import HealthBoard
 from proxy.upstreams.moves import Moves
-from turnpike.contracts.snapshots import Candidate, UpstreamSnapshot
+from turnpike.contracts.snapshots import Candidate, CredentialSnapshot, UpstreamSnapshot
 
 # A home may run so much more than its share, and so many requests at least, before it is busy.
 BUSY_FACTOR = 1.5
@@ -37,6 +37,7 @@ class Hop:
     credential: int | None = None
     body: bytes | None = None  # what it is sent, where that is not the client's own body
     ignored: tuple[str, ...] = ()  # what of the client's body it is not sent
+    may_be_capped: bool = True  # False: neither the upstream nor any credential of it has a cap
 
 
 Tried = Collection[tuple[int, int | None]]
@@ -53,10 +54,16 @@ def hops_of(
             weight=max(candidate.weight, 1),
             priority=candidate.priority,
             credential=upstream.credentials[0].credential if upstream.credentials else None,
+            may_be_capped=any(map(is_capped, (upstream, *upstream.credentials))),
         )
         for candidate in candidates
     ]
     return tuple(sorted(hops, key=_priority)) if len(hops) > 1 else tuple(hops)
+
+
+def is_capped(item: UpstreamSnapshot | CredentialSnapshot) -> bool:
+    """Whether an upstream or a credential has a cap of its own."""
+    return item.requests_per_minute is not None or item.concurrency is not None
 
 
 def needs_conversation(hops: Sequence[Hop]) -> bool:
@@ -82,7 +89,7 @@ class Chooser:
             only = hops[0]
             is_new = conversation is None or conversation.is_new
             is_closed = only.upstream.is_draining and is_new
-            return None if is_closed or not self._board.usable_credentials(only.upstream) else only
+            return only if not is_closed and self._board.is_usable(only.upstream) else None
         start = 0
         while start < len(hops):
             end = start + 1

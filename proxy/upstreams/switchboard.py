@@ -8,6 +8,7 @@ from proxy.upstreams.health import HealthBoard
 from proxy.upstreams.moves import Moves
 from proxy.upstreams.selection import Chooser, Hop, needs_conversation
 from proxy.upstreams.tries import Caps, Tries
+from turnpike.kernel import clock
 
 
 class Switchboard:
@@ -25,9 +26,17 @@ class Switchboard:
         *,
         key: int = 0,
         model: str = "",
+        begun_at: float | None = None,
     ) -> Tries:
         """The attempts of one request; without a body it belongs to no conversation."""
         conversation = None
         if body is not None and needs_conversation(hops):
             conversation = conversation_of(body, key=key, model=model)
-        return Tries(hops, conversation, chooser=self._chooser, board=self.board, caps=self._caps)
+        return Tries(
+            hops,
+            conversation,
+            chooser=self._chooser,
+            board=self.board,
+            caps=self._caps,
+            begun_at=clock.monotonic_seconds() if begun_at is None else begun_at,
+        )

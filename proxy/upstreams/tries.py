@@ -23,6 +23,10 @@ SAME_HOP_TRIES_MAX = 2
 REFUSED_REST_SECONDS = 5
 
 
+Tried = frozenset[tuple[int, int | None]]
+_NONE: Tried = frozenset()
+
+
 class Lease(Protocol):
     """A place under an upstream's caps."""
 
@@ -51,16 +55,17 @@ class Tries:
         chooser: Chooser,
         board: HealthBoard,
         caps: Caps,
+        begun_at: float,
     ) -> None:
         self._hops = hops
         self._conversation = conversation
         self._chooser = chooser
         self._board = board
         self._caps = caps
-        self._tried: set[tuple[int, int | None]] = set()
-        self._capped: set[tuple[int, int | None]] = set()
+        self._tried: Tried = _NONE
+        self._capped: Tried = _NONE
         self._count = 0
-        self._begun_at = clock.monotonic_seconds()
+        self._begun_at = begun_at
         self._is_trial = False
         self._is_running = False
         self._is_served = False
@@ -68,6 +73,11 @@ class Tries:
         self._lease: Lease | None = None
         self._again: Hop | None = None
         self.hop = hops[0]
+
+    def begin_now(self) -> Hop | None:
+        """Begin the first attempt, where nobody need be asked; None: `begin` says what to do."""
+        hop = self._next()
+        return None if hop is None or hop.may_be_capped else self._start(hop)
 
     async def begin(self, failure: AttemptFailed | None = None) -> Hop:
         """Begin the next attempt. Raises ApiError when there is nobody left: the failure's own."""
@@ -77,8 +87,11 @@ class Tries:
                 raise self._nobody(failure)
             if not self._caps.has_caps(hop) or await self._take_lease(hop):
                 break
-            self._capped.add((hop.upstream.upstream, hop.credential))
+            self._capped |= {(hop.upstream.upstream, hop.credential)}
             self._again = None
+        return self._start(hop)
+
+    def _start(self, hop: Hop) -> Hop:
         self.hop, self._again = hop, None
         self._count += 1
         self._is_trial = self._board.begin(hop.upstream.upstream)
@@ -105,11 +118,10 @@ class Tries:
         if clock.monotonic_seconds() - self._begun_at > RETRY_SECONDS_MAX:
             return False
         if failure.blame is Blame.CREDENTIAL:
-            self._tried.add((hop.upstream.upstream, hop.credential))
+            self._tried |= {(hop.upstream.upstream, hop.credential)}
         else:
-            credentials = hop.upstream.credentials
-            self._tried.update((hop.upstream.upstream, item.credential) for item in credentials)
-            self._tried.add((hop.upstream.upstream, hop.credential))
+            credentials = (hop.credential, *[item.credential for item in hop.upstream.credentials])
+            self._tried |= {(hop.upstream.upstream, credential) for credential in credentials}
         is_again = failure.is_repeatable and self._count < SAME_HOP_TRIES_MAX
         self._again = hop if is_again else None
         return True
@@ -126,7 +138,7 @@ class Tries:
             self._lease = None
 
     def _next(self) -> Hop | None:
-        tried = self._tried | self._capped
+        tried = self._tried | self._capped if self._count or self._capped else _NONE
         found = self._chooser.choose(self._hops, self._conversation, tried=tried)
         if found is not None or self._again is None:
             return found

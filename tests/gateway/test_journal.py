@@ -182,7 +182,7 @@ def test_folder_that_cannot_be_made_is_unwritable_and_probed(tmp_path: Path) -> 
 def test_line_of_another_release_is_skipped(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "worker-6", fsync="off")
     journal.open()
-    journal.append("r1", line_of("S", "r1", b'"other":1'), line_of("P", "r1", b'"usage":{}'))
+    journal.append("r1", line_of("S", "r1", b'"other":1') + line_of("P", "r1", b'"usage":{}'))
     journal.close()
 
     dead = DeadJournal.take(tmp_path / "worker-6")

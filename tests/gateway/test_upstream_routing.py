@@ -247,8 +247,8 @@ async def test_later_attempts_have_what_the_earlier_ones_left_of_the_time(trio: 
 
 
 async def test_the_cache_hit_figure_counts_turns_that_stay(trio: Trio) -> None:
-    kept = METRICS.conversation_turns.labels("kept")._numbers
-    moved = METRICS.conversation_turns.labels("moved")._numbers
+    kept = METRICS.conversation_turns.labels("kept").numbers
+    moved = METRICS.conversation_turns.labels("moved").numbers
     before = kept[0], moved[0]
     await trio.ask_many([turn(n) for n in range(20)])
     await trio.ask_many([turn(n, turns=2) for n in range(20)])

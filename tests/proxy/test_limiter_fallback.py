@@ -179,14 +179,14 @@ def test_an_answer_from_redis_clears_what_is_delivered_and_old(
     outage.fallback.admit(spec, GOOD)
     outage.now += 61
     outage.fallback.note_answer(42)
-    kept = len(outage.fallback._shares)
+    kept = len(outage.fallback.shares)
 
     outage.fallback.settle(spec, amount_micro=3)
     outage.fallback.forget(spec)
     outage.fallback.note_answer(42)
 
     assert kept == 1
-    assert outage.fallback._shares == {}
+    assert outage.fallback.shares == {}
 
 
 def test_tenants_are_bounded_and_apart(

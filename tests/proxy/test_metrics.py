@@ -8,7 +8,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.metrics import LABEL_SETS_MAX, Metrics, SharedMetrics
-from turnpike.contracts.usage import UsageEvent
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
 
@@ -76,12 +75,10 @@ def test_labels_without_end_do_not_fill_the_memory() -> None:
 def test_an_event_is_counted_with_its_tokens() -> None:
     metrics = Metrics()
     metrics.note_end(
-        UsageEvent(
-            rid="r", rank=3, status="reported", tenant=1, workspace=1, key=1, model="claude-x",
-            upstream_model="claude-x", price_set=1, started_at_us=1, finished_at_us=2, hold_micro=9,
-            usage={"input_tokens": 21, "output_tokens": 14, "cache_read_input_tokens": None},
-        )
-    )  # fmt: skip
+        3,
+        model="claude-x",
+        usage={"input_tokens": 21, "output_tokens": 14, "cache_read_input_tokens": None},
+    )
     metrics.note_flags({"usage_missing"})
 
     samples = samples_of(metrics.render())

@@ -8,7 +8,7 @@ at its own model's price. A refusal without output costs nothing.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from turnpike.contracts.snapshots import Price, PriceSet
 from turnpike.kernel.money import Nanos, half_even_div
@@ -107,16 +107,37 @@ def is_free(lines: Sequence[UsageLine], *, stop_reason: str | None) -> bool:
 
 def nanos_of(lines: Sequence[UsageLine], *, price_set: PriceSet, discount_bp: int) -> Nanos:
     """The sum that `rate` comes to, without saying of what: for the path of every request."""
-    total = 0
+    total, kept = 0, BASIS_POINTS - discount_bp
     for line in lines:
-        rows = prices_of(
-            price_set, model=line.model, variant=line.variant, prompt_tokens=line.prompt_tokens
-        )
+        brackets = _brackets(price_set, line.model, line.variant)
+        alone = brackets[0] if len(brackets) == 1 else None
+        rates = (alone or _reached(brackets, line.prompt_tokens)).rates
         for name, quantity in line.counts.items():
-            if quantity and name in rows:
-                rate_nanos, per = _rate_of(rows[name])
-                total += _amount(quantity, rate_nanos, per=per, discount_bp=discount_bp) or 0
+            if quantity and name in rates:
+                rate_nanos, divisor = rates[name]
+                total += half_even_div(quantity * rate_nanos * kept, divisor)
     return Nanos(total)
+
+
+def plain_counts(
+    *,
+    input_tokens: int,
+    output_tokens: int,
+    cache_creation: int,
+    five_minutes: int,
+    one_hour: int,
+    cache_read: int,
+) -> dict[str, int]:
+    """The counts by component of one model call that used no tools and was served as usual."""
+    return {
+        INPUT: input_tokens,
+        OUTPUT: output_tokens,
+        # The split comes in message_start alone; what the total has beyond it is priced as 5m.
+        CACHE_WRITE_5M: max(five_minutes, cache_creation - one_hour),
+        CACHE_WRITE_1H: one_hour,
+        CACHE_READ: cache_read,
+        WEB_SEARCH: 0,
+    }
 
 
 def usage_lines(usage: Mapping[str, Any], *, model: str, is_batch: bool = False) -> list[UsageLine]:
@@ -191,13 +212,7 @@ def prices_of(
     Long prompts take the highest bracket that they pass. What is sold by the unit has one price for
     all models.
     """
-    brackets = _brackets(price_set, model, variant)
-    if len(brackets) == 1:
-        return brackets[0][1]
-    for min_input, rows in brackets:
-        if min_input == 0 or prompt_tokens > min_input:
-            return rows
-    raise AssertionError("there is always a bracket from zero on")
+    return _reached(_brackets(price_set, model, variant), prompt_tokens).rows
 
 
 def find_price(
@@ -208,10 +223,23 @@ def find_price(
     return rows.get(component)
 
 
+class _Bracket(NamedTuple):
+    """The prices of one call above so long a prompt, and their rates with what divides them."""
+
+    min_input: int
+    rows: Mapping[str, Price]
+    rates: Mapping[str, tuple[int, int]]
+
+
+def _reached(brackets: Sequence[_Bracket], prompt_tokens: int) -> _Bracket:
+    for bracket in brackets:
+        if bracket.min_input == 0 or prompt_tokens > bracket.min_input:
+            return bracket
+    raise AssertionError("there is always a bracket from zero on")
+
+
 @lru_cache(maxsize=4_096)
-def _brackets(
-    price_set: PriceSet, model: str, variant: str
-) -> tuple[tuple[int, Mapping[str, Price]], ...]:
+def _brackets(price_set: PriceSet, model: str, variant: str) -> tuple[_Bracket, ...]:
     """The rows of one call by the prompt they apply above, the highest first."""
     rows = sorted(
         (row for row in price_set.prices.get(model, ()) if row.variant == variant),
@@ -219,10 +247,16 @@ def _brackets(
     )
     units = {row.component: row for row in price_set.prices.get(ANY_MODEL, ())}
     starts = sorted({0, *(row.min_input for row in rows)}, reverse=True)
-    return tuple(
+    reached = (
         (start, {row.component: row for row in rows if row.min_input <= start} | units)
         for start in starts
     )
+    return tuple(_Bracket(start, found, _rates_of(found)) for start, found in reached)
+
+
+def _rates_of(rows: Mapping[str, Price]) -> dict[str, tuple[int, int]]:
+    rated = ((name, *_rate_of(row)) for name, row in rows.items())
+    return {name: (rate, per * BASIS_POINTS) for name, rate, per in rated if rate is not None}
 
 
 def _price_line(line: UsageLine, *, price_set: PriceSet, discount_bp: int) -> Iterator[Component]:
@@ -262,16 +296,14 @@ def _counts(usage: Mapping[str, Any]) -> dict[str, int]:
     split = usage.get("cache_creation")
     split = split if isinstance(split, dict) else {}
     one_hour = _count(split.get("ephemeral_1h_input_tokens"))
-    five_minutes = _count(split.get("ephemeral_5m_input_tokens"))
-    # The split comes in message_start alone; what the final total has beyond it is priced as 5m.
-    five_minutes += max(0, created - one_hour - five_minutes)
-    return {
-        INPUT: _count(usage.get("input_tokens")),
-        OUTPUT: _count(usage.get("output_tokens")),
-        CACHE_WRITE_5M: five_minutes,
-        CACHE_WRITE_1H: one_hour,
-        CACHE_READ: _count(usage.get("cache_read_input_tokens")),
-    }
+    return plain_counts(
+        input_tokens=_count(usage.get("input_tokens")),
+        output_tokens=_count(usage.get("output_tokens")),
+        cache_creation=created,
+        five_minutes=_count(split.get("ephemeral_5m_input_tokens")),
+        one_hour=one_hour,
+        cache_read=_count(usage.get("cache_read_input_tokens")),
+    )
 
 
 def _searches(usage: Mapping[str, Any]) -> int:

@@ -26,8 +26,8 @@ OUTCOME_CUT = "cut"  # billed, and ended early on either side
 OUTCOME_UNKNOWN = "unknown"  # it may have billed; nobody read the answer
 
 
-# Nobody changes these three once they are made. They are not frozen, since that makes them three
-# times as dear to make (8 instead of 3 us a request, measured), and every request makes all three.
+# Nobody changes these three once they are made, but for an attempt that runs. They are not frozen,
+# since that makes them three times as dear to make (8 instead of 3 us a request, measured).
 
 
 @dataclass(slots=True, kw_only=True)
