@@ -41,7 +41,7 @@ POLICY_ATTEMPTS = 4
 MEMBER_LENGTH_MAX = 64
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
+class Ask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One request as it came in, before anybody decided anything."""
 
     rid: str
@@ -54,7 +54,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     upstream: int | None = None  # where the objects live that it names
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
+class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the snapshots say: where the request may go, and what is asked of the limiter."""
 
     route: Route

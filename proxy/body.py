@@ -28,7 +28,7 @@ _read_number = msgspec.json.Decoder(int).decode
 _read_flag = msgspec.json.Decoder(bool).decode
 
 
-class MessagesBody(msgspec.Struct, frozen=True, kw_only=True):
+class MessagesBody(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A checked body of /v1/messages or count_tokens."""
 
     raw: bytes

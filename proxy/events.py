@@ -15,7 +15,7 @@ _encode = msgspec.json.Encoder().encode
 _read_event = msgspec.json.Decoder(UsageEvent).decode
 
 
-class Outcome(msgspec.Struct, kw_only=True):
+class Outcome(msgspec.Struct, kw_only=True, gc=False):
     """How a request ended, as far as whoever ends it knows."""
 
     rank: int = words.RANK_VOID
@@ -28,7 +28,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     upstream_model: str | None = None
 
 
-class _End(msgspec.Struct, kw_only=True):
+class _End(msgspec.Struct, kw_only=True, gc=False):
     """What an event says of the end of its request; UsageEvent has the names."""
 
     rank: int

@@ -15,7 +15,7 @@ from proxy.endpoints import Endpoints
 from proxy.estimator import Estimator
 from proxy.idempotency import Idempotency
 from proxy.journal import Journal, JournalUnwritable
-from proxy.keeper import Keeper
+from proxy.keeper import ROUND_SECONDS, Keeper
 from proxy.limiter.caps import UpstreamCaps
 from proxy.limiter.fallback import LocalLimiter
 from proxy.limiter.limiter import Limiter
@@ -153,9 +153,9 @@ class Gateway:
             (CAPS_SECONDS, self._caps.renew),
             (RATIOS_SECONDS, self._estimator.sync),
             (0.0, self._bring_back),
+            (ROUND_SECONDS, self.keeper.beat_due),
         ]
         self._tasks = [
-            asyncio.create_task(self.keeper.run_forever(), name="beats"),
             asyncio.create_task(self._journal.sync_forever(), name="sync"),
             *[asyncio.create_task(_repeat(act, seconds)) for seconds, act in rounds],
         ]

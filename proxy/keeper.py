@@ -1,6 +1,7 @@
 """Keeps open requests alive in Redis while they run: leases, true-ups, and what changed meanwhile.
 
-One loop for the worker. A request that ends within one round never costs a beat.
+One round for the worker, twice a second, by the gateway: a round that breaks off is logged, and the
+next one comes. A request that ends within one round never costs a beat.
 """
 
 import asyncio
@@ -75,14 +76,12 @@ class Keeper:
         """The server stops: what streams beyond the drain time ends with an error event."""
         self._drained_at = self._monotonic() + self._drain_seconds
 
-    async def run_forever(self) -> None:
-        """Beat whatever is due, twice a second."""
-        while True:
-            await asyncio.sleep(ROUND_SECONDS)
-            self._end_drained()
-            self.look_after_clients()
-            now = self._monotonic()
-            await self._beat_many([item for item in self._open.values() if self._is_due(item, now)])
+    async def beat_due(self) -> None:
+        """One round: ends what has to end, and beats whatever is due."""
+        self._end_drained()
+        self.look_after_clients()
+        now = self._monotonic()
+        await self._beat_many([item for item in self._open.values() if self._is_due(item, now)])
 
     async def beat_all(self) -> None:
         """Redis may have lost data: every open request makes itself known again."""

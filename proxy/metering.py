@@ -34,7 +34,7 @@ _NULL = msgspec.Raw(b"null")
 _NO_FLAGS: frozenset[str] = frozenset()
 
 
-class _DeltaBody(msgspec.Struct):
+class _DeltaBody(msgspec.Struct, gc=False):
     text: str | None = None
     partial_json: str | None = None
     thinking: str | None = None
@@ -42,7 +42,7 @@ class _DeltaBody(msgspec.Struct):
     estimated_tokens: int | None = None
 
 
-class _BlockDelta(msgspec.Struct):
+class _BlockDelta(msgspec.Struct, gc=False):
     delta: _DeltaBody
 
 
@@ -90,7 +90,7 @@ class _Typed(msgspec.Struct):
 _Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
 
 
-class _CacheCreation(msgspec.Struct, forbid_unknown_fields=True):
+class _CacheCreation(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     ephemeral_5m_input_tokens: _Count = 0
     ephemeral_1h_input_tokens: _Count = 0
 
@@ -100,7 +100,7 @@ class _ServerTools(msgspec.Struct, forbid_unknown_fields=True):
     web_fetch_requests: _Count = 0
 
 
-class _PlainUsage(msgspec.Struct, forbid_unknown_fields=True):
+class _PlainUsage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """A usage object with nothing odd about it: then it is taken over as it came."""
 
     input_tokens: _Count
@@ -114,7 +114,7 @@ class _PlainUsage(msgspec.Struct, forbid_unknown_fields=True):
     inference_geo: Literal["global", "us", "not_available"] | None = None
 
 
-class _Answer(msgspec.Struct):
+class _Answer(msgspec.Struct, gc=False):
     type: str | None = None
     id: str | None = None
     model: str | None = None
@@ -143,7 +143,7 @@ class ErrorEvent:
     message: str
 
 
-class AnswerMeter(msgspec.Struct, frozen=True, kw_only=True):
+class AnswerMeter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a JSON answer says about itself. `is_reported`: its usage can be relied on."""
 
     usage: Mapping[str, Any] = {}

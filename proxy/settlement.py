@@ -33,7 +33,7 @@ OVERDUE_SECONDS = 5.0
 _encode = msgspec.json.Encoder().encode
 
 
-class Ended(msgspec.Struct, kw_only=True):
+class Ended(msgspec.Struct, kw_only=True, gc=False):
     """A request that ended, and what its settlement needs."""
 
     rid: str

@@ -29,7 +29,7 @@ _FALLBACK_REASONS = frozenset((REASON_AWAY, REASON_COLD))
 _encode = msgspec.json.Encoder().encode
 
 
-class Admission(msgspec.Struct, frozen=True, kw_only=True):
+class Admission(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What admission answered. `reason`: "ok", a word above, or kind and name, `rate:t:tokens`."""
 
     code: int
@@ -82,7 +82,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
         return self.state == STATE_OPEN
 
 
-class Settled(msgspec.Struct, frozen=True, kw_only=True):
+class Settled(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`is_appended`: this call put the event into the stream."""
 
     state: str

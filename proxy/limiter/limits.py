@@ -35,7 +35,7 @@ class BudgetCheck(msgspec.Struct, frozen=True, kw_only=True):
     limit_micro: int = msgspec.field(name="limit")
 
 
-class Spec(msgspec.Struct, frozen=True, kw_only=True):
+class Spec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one request asks of the limiter, and what brings it back after a loss.
 
     A struct and not a dataclass, since one is made for every request.

@@ -354,7 +354,8 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         exchange = self._exchange
-        if exchange is not None and not exchange.is_complete:
+        # No bytes are no news: to whoever reads they would be the end.
+        if body and exchange is not None and not exchange.is_complete:
             exchange.chunks.append(body)
             exchange.body_bytes += len(body)
             exchange.unread_bytes += len(body)

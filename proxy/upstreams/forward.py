@@ -78,7 +78,7 @@ class AttemptFailed(Exception):
         self.cooling_seconds = cooling_seconds
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True):
+class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is sent: the same for each attempt but for the upstream's own name of the model."""
 
     path: bytes

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from proxy.upstreams.client import (
     ConnectionLost,
     ProtocolError,
+    ReadTimeout,
     UpstreamError,
     UpstreamResponse,
 )
@@ -270,3 +271,58 @@ async def test_an_answer_before_the_request_is_out_ends_the_sending() -> None:
     assert line.wire.written == []
     assert not line.idle
     assert line.wire.is_aborted
+
+
+@given(places=cuts, takes=st.lists(st.booleans(), max_size=12), kind=st.sampled_from(list(ANSWERS)))
+@settings(deadline=None, max_examples=60)
+def test_what_a_tap_takes_and_what_it_leaves_is_the_whole_body_in_order(
+    places: list[int], takes: list[bool], kind: str
+) -> None:
+    asyncio.run(tapped(cut(ANSWERS[kind], places), takes))
+
+
+async def tapped(pieces: list[bytes], takes: list[bool]) -> None:
+    line, got = Line(), bytearray()
+    will_take = itertools.chain(takes, itertools.repeat(True))
+
+    def tap(body: bytes) -> bool:
+        if not next(will_take):
+            return False
+        got.extend(body)
+        return True
+
+    async def read() -> None:
+        response = await line.response([b"{}"])
+        response.set_tap(tap)
+        while chunk := await response.read_chunk(9):
+            got.extend(chunk)
+
+    reading = asyncio.create_task(read())
+    await asyncio.sleep(0)
+    for piece in pieces:
+        line.feed(piece)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    line.close()
+    await reading
+
+    assert bytes(got) == BODY
+
+
+async def test_bytes_that_a_tap_takes_begin_the_time_anew() -> None:
+    line = Line()
+    sending = asyncio.create_task(line.response([b"{}"]))
+    await asyncio.sleep(0)
+    line.feed(HEAD + b"\r\n")
+    response = await sending
+    response.set_tap(lambda _: True)
+    reading = asyncio.ensure_future(response.read_chunk(0.2))
+
+    for _ in range(6):
+        await asyncio.sleep(0.1)
+        line.feed(b"more")
+
+    assert not reading.done()
+    with pytest.raises(ReadTimeout):
+        await reading
+    line.close()

@@ -372,3 +372,38 @@ def test_what_is_no_message_is_flagged(body: bytes) -> None:
     assert FLAG_MALFORMED_ANSWER in answer.flags
     assert not answer.is_reported
     assert answer.usage == {}
+
+
+COUNT = st.none() | st.integers(0, 1_000)
+
+
+@given(
+    usage=st.fixed_dictionaries(
+        {"input_tokens": st.integers(0, 1_000), "output_tokens": st.integers(0, 1_000)},
+        optional={
+            "cache_creation_input_tokens": COUNT,
+            "cache_read_input_tokens": COUNT,
+            "cache_creation": st.none()
+            | st.fixed_dictionaries(
+                {},
+                optional={
+                    "ephemeral_5m_input_tokens": st.integers(0, 1_000),
+                    "ephemeral_1h_input_tokens": st.integers(0, 1_000),
+                },
+            ),
+            "service_tier": st.sampled_from([None, "standard", "batch"]),
+            "speed": st.sampled_from([None, "standard", "fast"]),
+            "inference_geo": st.sampled_from([None, "us"]),
+            "server_tool_use": st.sampled_from([None, {"web_search_requests": 2}]),
+        },
+    )
+)
+def test_the_counts_of_a_plain_usage_are_what_rating_reads_from_it(usage: dict[str, Any]) -> None:
+    answer = meter_answer(json.dumps({**ANSWER, "usage": usage}).encode())
+    (line,) = rating.usage_lines(answer.usage, model="m")
+
+    if answer.counts is not None:
+        assert answer.counts == line.counts
+        assert line.variant == rating.STANDARD
+    else:
+        assert usage.keys() & {"service_tier", "speed", "inference_geo", "server_tool_use"}

@@ -27,14 +27,15 @@ from turnpike.embedded.places import find_places
 
 READY_SECONDS_MAX = 60
 COMMAND_SECONDS_MAX = 60
+# Long enough that a live worker on a busy machine, which may miss two beats, is not taken for dead.
+LEASE_SECONDS = 6.0
 TIMES = {
-    "LEASE_MS": "4000",
+    "LEASE_MS": f"{LEASE_SECONDS * 1_000:.0f}",
     "BEAT_MS": "1000",
     "REAP_GRACE_MS": "1000",
     "CONFIRM_MS": "500",
     "RESEND_MS": "4000",
 }
-LEASE_SECONDS = 4.0
 # From the end of a lease: the grace, and twice the distance of the reaper's rounds.
 REAPED_SECONDS_MAX = LEASE_SECONDS + 1.0 + 2 * 5.0
 INGEST_KINDS = ("command", "celery")
