@@ -107,10 +107,6 @@ class ChatAnswer(UpstreamResponse):
     def set_tap(self, tap: Callable[[bytes], bool] | None) -> None:
         """No tap: what comes is converted before anybody may have it."""
 
-    def whole_body(self, limit_bytes: int) -> bytes | None:
-        """None: `read_all` converts it."""
-        return None
-
     async def read_all(self, limit_bytes: int, timeout_seconds: float) -> bytes:
         """The whole answer or error, converted; what cannot be converted comes as it is."""
         payload = await self._inner.read_all(limit_bytes, timeout_seconds)

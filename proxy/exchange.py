@@ -209,7 +209,7 @@ class Exchange(msgspec.Struct, kw_only=True):
         if not isinstance(name, str) or not name:
             return entry
         if any(name == hop.upstream_model for hop in self.route.hops):
-            return {**entry, "model": self.base.model}
+            return {**entry, "model": self.model}
         model = self.view.plane.find_model(name)
         return entry if model is None else {**entry, "model": model.model}
 

@@ -300,7 +300,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._idle_timer: asyncio.TimerHandle | None = None
         self._default_headers: list[tuple[bytes, bytes]] = []
         self._default_lines = b""
-        self._scope: Scope = {}
+        self._scope: dict[str, Any] = {}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
@@ -349,10 +349,10 @@ class HttpProtocol(HttpToolsProtocol):
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
-        scope: Any = self._scope.copy()
+        scope = self._scope.copy()
         scope["headers"] = self.headers
         scope["state"] = self.app_state.copy()
-        self.scope = scope
+        self.scope = cast(Any, scope)
 
     def on_headers_complete(self) -> None:
         """A head is complete: run the app, or queue behind the request that runs."""

@@ -209,7 +209,7 @@ class Pipeline:
         """The answer; where it may name upstream objects, one that notes whose they are."""
         if not exchange.wants.names_objects:
             return response
-        tenant, upstream = exchange.base.tenant, hop.upstream.upstream
+        tenant, upstream = exchange.spec.tenant, hop.upstream.upstream
         return NamingAnswer(response, partial(self._owners.note, tenant, upstream))
 
     async def _answer(
@@ -220,11 +220,7 @@ class Pipeline:
         Reading goes on when the client has left, since the upstream bills in full.
         """
         try:
-            payload = response.whole_body(ANSWER_BYTES_MAX)
-            if payload is None:
-                payload = await response.read_all(
-                    ANSWER_BYTES_MAX, hop.upstream.answer_timeout_seconds
-                )
+            payload = await response.read_all(ANSWER_BYTES_MAX, hop.upstream.answer_timeout_seconds)
         except UpstreamError as error:
             # It may have been billed: its id is kept with the attempt, which stays unknown.
             failure = failure_of(error)

@@ -162,11 +162,11 @@ def upstream_request_headers(
     `connection` names stay behind, whether we know of them or not.
     """
     # The usual dict is told at once: to ask whether it is a mapping costs ten times as much.
-    is_mapping = type(headers) is dict or isinstance(headers, Mapping)
-    fields = headers.items() if is_mapping else headers
+    if isinstance(headers, dict) or isinstance(headers, Mapping):  # noqa: SIM101
+        headers = headers.items()
     kept: Headers = []
     named = b""
-    for name, value in fields:
+    for name, value in headers:
         if name in _REQUEST_HEADERS or (
             name.startswith(b"anthropic-") and name not in _DENIED_REQUEST_HEADERS
         ):

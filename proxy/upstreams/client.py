@@ -79,16 +79,11 @@ class UpstreamResponse:
         """
         self._exchange.tap = tap
 
-    def whole_body(self, limit_bytes: int) -> bytes | None:
-        """The whole body where all of it is there, unread and within the limit, else None."""
-        exchange = self._exchange
-        if exchange.is_complete and exchange.body_bytes <= limit_bytes:
-            return exchange.take_body()
-        return None
-
     async def read_all(self, limit_bytes: int, timeout_seconds: float) -> bytes:
         """The whole body within the time. Raises BodyTooLarge beyond it, and as read_chunk."""
         exchange = self._exchange
+        if exchange.is_complete and exchange.body_bytes <= limit_bytes:
+            return exchange.take_body()  # the usual case of a short answer
         time = self._connection.time
         deadline = time() + timeout_seconds
         pieces: list[bytes] = []

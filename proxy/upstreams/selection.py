@@ -54,7 +54,7 @@ def hops_of(
             weight=max(candidate.weight, 1),
             priority=candidate.priority,
             credential=upstream.credentials[0].credential if upstream.credentials else None,
-            may_be_capped=any(map(is_capped, (upstream, *upstream.credentials))),
+            may_be_capped=is_capped(upstream) or any(map(is_capped, upstream.credentials)),
         )
         for candidate in candidates
     ]

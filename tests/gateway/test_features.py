@@ -235,11 +235,11 @@ async def test_counts_that_nobody_knows_raise_an_alarm(
     gateway: Any, world: Any, caplog: pytest.LogCaptureFixture, is_stream: bool
 ) -> None:
     names = ("dream_tokens", "server_tool_use.moon_requests", "service_tier=platinum")
-    before = [METRICS.usage_unbilled.labels(name)._numbers[0] for name in names]
+    before = [METRICS.usage_unbilled.labels(name).numbers[0] for name in names]
 
     _, event, _ = await served(gateway, ask("Hello", stream=is_stream), x_simulator="usage=unknown")
 
-    after = [METRICS.usage_unbilled.labels(name)._numbers[0] for name in names]
+    after = [METRICS.usage_unbilled.labels(name).numbers[0] for name in names]
     assert [b - a for a, b in zip(before, after, strict=True)] == [1, 1, 1]
     assert event.usage["dream_tokens"] == 7
     assert amount_of(event, world) > 0
