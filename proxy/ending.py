@@ -30,8 +30,8 @@ class Ending:
         outcome.usage = exchange.name_models(outcome.usage)
         if outcome.rank == words.RANK_REPORTED and exchange.wants is NOTHING:
             self._estimator.learn(
-                tenant=exchange.base.tenant,
-                model=exchange.base.model,
+                tenant=exchange.spec.tenant,
+                model=exchange.model,
                 size=exchange.measure,
                 estimate=exchange.spec.input_estimate,
                 usage=outcome.usage,
@@ -43,7 +43,6 @@ class Ending:
         amount = min(worth, exchange.hold_micro)
         if amount < worth:
             METRICS.waived_micro.inc(worth - amount)
-        outcome = exchange.outcome
         event = event_json(
             exchange.members,
             outcome,

@@ -281,7 +281,7 @@ class Pipeline:
     ) -> None:
         meter = exchange.meter = StreamMeter(
             exchange.max_tokens,
-            self._estimator.output_ratio(exchange.base.model),
+            self._estimator.output_ratio(exchange.model),
             is_input_estimated=is_estimated(response),
         )
         silence_seconds = hop.upstream.silence_timeout_seconds
