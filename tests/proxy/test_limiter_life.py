@@ -273,7 +273,9 @@ def test_a_better_event_is_appended_once_and_touches_nothing_else(make_world: Ma
     changed = {name for name in after if after[name] != before.get(name)}
     record = (world.keys.record_prefix + spec.rid).encode()
     assert changed == {record, world.keys.stream.encode(), world.keys.unposted.encode()}
-    assert world.record(spec) == {"st": "posted", "posted": "1", "rank": "3", "event": "truth"}
+    assert world.record(spec) == {
+        "st": "posted", "posted": "1", "rank": "3", "paid": "321", "event": "truth",
+    }  # fmt: skip
     world.publish(posted_micro=10**12 - 900, version=3, ranks={spec.rid: 3})
     assert tenant_keys_free(world.client)
 
