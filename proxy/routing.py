@@ -23,8 +23,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     price_set: PriceSet
     hops: tuple[Hop, ...]
     is_successor: bool
-    fixed_members: bytes  # what all events of the key say that go this way
-    answer_headers: Headers  # what all answers to the key say that came this way
+    fixed_members: bytes = b""  # what all events of the key say that go this way
+    answer_headers: Headers = []  # what all answers to the key say that came this way
 
 
 class _Known(msgspec.Struct, frozen=True):
