@@ -5,17 +5,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import connection
-from django.db.models import QuerySet, Sum
+from django.db.models import Count, QuerySet, Sum
 from django.db.models.functions import Length
 
-from billing.models.ledger import DEBIT, LedgerAccount, LedgerEntry
 from billing.models.usage import SpendCounter, UpstreamAttempt, UsageEvent
 from billing.queries.usage import SUMS
 from turnpike.kernel import clock
 
 TENANT_SCOPE = "t"
 DAY_LENGTH = len("2026-11-21")
-UPSTREAM_COST = "upstream_cost"
 SPEND_DAYS = 30
 # How things go is read from the newest requests: a bounded number, however many there are.
 SAMPLE = 1_000
@@ -32,6 +30,21 @@ class Speed:
     duration_p50_us: int | None
     duration_p95_us: int | None
     failed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Margin:
+    """Charge and cost of the newest requests; the cost is None where no upstream's book says it."""
+
+    sampled: int
+    charged_nano: int
+    cost_nano: int | None
+    uncosted: int
+
+    @property
+    def margin_nano(self) -> int | None:
+        """What is left of the charge."""
+        return None if self.cost_nano is None else self.charged_nano - self.cost_nano
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,14 +88,21 @@ def charged_this_month(tenants: Collection[int], *, now: datetime) -> Mapping[in
     return dict(rows.values_list("tenant_id", "spent_nano"))
 
 
-def upstream_cost(*, since: datetime) -> int | None:
-    """What upstreams cost since an instant as the ledger has it; None: nothing was ever booked."""
-    accounts = LedgerAccount.objects.filter(tenant=None, kind=UPSTREAM_COST)
-    if not accounts.exists():
-        return None
-    rows = LedgerEntry.objects.filter(account__in=accounts, txn__posted_at__gte=since)
-    sums = rows.order_by("side").values("side").annotate(nano=Sum("amount"))
-    return sum(DEBIT * row["side"] * int(row["nano"]) for row in sums)
+def read_margin() -> Margin:
+    """What the newest requests were charged and what their tries cost, by the upstreams' books."""
+    newest = UsageEvent.objects.filter(revision=0).order_by("-request_id")
+    requests = list(newest.values_list("request_id", flat=True)[:SAMPLE])
+    charged = UsageEvent.objects.filter(request_id__in=requests).aggregate(nano=Sum("amount_nano"))
+    billed = UpstreamAttempt.objects.filter(request_id__in=requests, is_billed=True)
+    costs = billed.aggregate(
+        nano=Sum("cost_nano"), tries=Count("attempt"), known=Count("cost_nano")
+    )
+    return Margin(
+        sampled=len(requests),
+        charged_nano=int(charged["nano"] or 0),
+        cost_nano=int(costs["nano"] or 0) if costs["known"] else None,
+        uncosted=costs["tries"] - costs["known"],
+    )
 
 
 def sum_platform(

@@ -325,6 +325,19 @@ def test_a_secret_is_never_kept_while_one_proves_who_they_are(
     assert UpstreamCredential.objects.count() == 0
 
 
+def test_a_cost_book_makes_the_margin_known(catalog: None, browser: Client) -> None:
+    number = Upstream.objects.get(name="main").pk
+    form = {"action": "cost", "book": DEFAULT_BOOK}
+    browser.post(f"/operator/upstreams/{number}", form)
+    assert Upstream.objects.get(pk=number).cost_book is None
+    browser.post(f"/operator/upstreams/{number}", {**form, "reason": REASON})
+
+    book = Upstream.objects.get(pk=number).cost_book
+    assert book is not None
+    assert book.name == DEFAULT_BOOK
+    assert audited("upstream.cost_book_set")[0].reason == REASON
+
+
 def test_a_test_of_an_upstream_says_what_came_back(catalog: None, browser: Client) -> None:
     with platform_scope("tests"):
         row = add_upstream(

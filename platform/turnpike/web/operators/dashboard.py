@@ -28,10 +28,10 @@ from billing.queries.overall import (
     charged_by_day,
     charged_by_tenant,
     days_until,
+    read_margin,
     read_speed,
     read_upstream_speeds,
     sum_platform,
-    upstream_cost,
 )
 from turnpike.control import formats
 from turnpike.kernel import clock
@@ -54,6 +54,7 @@ class DashboardPage(OperatorPage):
             **money(now),
             **traffic(),
             "speed": read_speed(),
+            "margin": read_margin(),
             "upstreams": list_upstreams(),
             "top": list_top(now),
         }
@@ -65,20 +66,17 @@ class DashboardPage(OperatorPage):
 
 
 def money(now: datetime) -> dict[str, Any]:
-    """What was charged this month and on each of the last days, what it cost, and what is left."""
+    """What was charged this month and on each of the last days."""
     since, today = days_until(now)
     month = today.replace(day=1)
     names = [(since + place * DAY).date().isoformat() for place in range(SPEND_DAYS)]
     days = charged_by_day(since=min(since, month), until=today)
     values = [days.get(name, 0) for name in names]
     charged = sum(nano for name, nano in days.items() if name >= month.date().isoformat())
-    cost = upstream_cost(since=month)
     labels = [formats.day_short(since + place * DAY) for place in range(SPEND_DAYS)]
     return {
         "month": month,
         "charged_nano": charged,
-        "cost_nano": cost,
-        "margin_nano": None if cost is None else charged - cost,
         "today_nano": values[-1],
         "yesterday_nano": values[-2],
         "charged_spark": sparkline(values),

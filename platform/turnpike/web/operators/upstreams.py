@@ -10,10 +10,11 @@ from django.utils.translation import gettext_lazy
 
 from accounts.console.operators import OperatorPage, ReasonForm
 from accounts.models import NAME_LENGTH_MAX
-from billing.models.catalog import CatalogModel
+from billing.models.catalog import CatalogModel, PriceBook
 from billing.models.upstreams import Route, Upstream
 from billing.queries.overall import read_upstream_speeds
 from billing.services import upstream_control as control
+from billing.services.costs import set_cost_book
 from billing.services.upstream_probe import probe_upstream
 from turnpike.kernel.errors import InvalidInput
 from turnpike.web.operators.dashboard import describe, find_breakers
@@ -67,6 +68,18 @@ class UpstreamForm(ReasonForm):
             (Upstream.Disconnect.DRAIN, gettext_lazy("Read on to the end")),
         ],
     )
+
+
+class CostForm(ReasonForm):
+    """From which book an upstream's tries are costed."""
+
+    book = forms.ChoiceField(label=gettext_lazy("Price book"), required=False)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        names = PriceBook.objects.order_by("pk").values_list("name", flat=True)
+        none = ("", gettext_lazy("None: its cost is not known"))
+        set_choices(self, "book", [none, *((name, name) for name in names)])
 
 
 class SecretField(forms.CharField):
@@ -204,6 +217,8 @@ class UpstreamPage(OperatorPage):
         action = request.POST.get("action", "")
         if action == "test":
             return self._test(control.get_upstream(upstream_id))
+        if action == "cost":
+            return self._cost(control.get_upstream(upstream_id))
         if action in STATES:
             return self._change(upstream_id, STATES[action], ReasonForm(request.POST))
         form = UpstreamForm(request.POST)
@@ -222,6 +237,18 @@ class UpstreamPage(OperatorPage):
             reason=form.cleaned_data["reason"],
         )
         return self.done(_("The upstream was changed. It holds from the next request on."))
+
+    def _cost(self, row: Upstream) -> HttpResponse:
+        form = CostForm(self.request.POST)
+        if not form.is_valid():
+            return self.refused(form)
+        set_cost_book(
+            upstream=row.pk,
+            book=form.cleaned_data["book"],
+            actor=self.caller,
+            reason=form.cleaned_data["reason"],
+        )
+        return self.done(_("Tries are costed by that book from now on."))
 
     def _test(self, row: Upstream) -> HttpResponse:
         return self._show(row, probes=probe_upstream(row))
@@ -260,6 +287,10 @@ class UpstreamPage(OperatorPage):
                 "routes": routes.order_by("-model__released_at"),
                 "form": UpstreamForm(initial=initial, auto_id="edit_%s"),
                 "credential_form": CredentialForm(auto_id="secret_%s"),
+                "cost_form": CostForm(
+                    initial={"book": row.cost_book.name if row.cost_book else ""},
+                    auto_id="cost_%s",
+                ),
                 "enable_form": ReasonForm(auto_id="enable_%s"),
                 "drain_form": ReasonForm(auto_id="drain_%s"),
                 "disable_form": ReasonForm(auto_id="disable_%s"),
