@@ -261,6 +261,12 @@ ASKED: list[Case] = [
         x_simulator="cut_after_events=5",
     ),
     case(
+        "The model took too long. What it wrote is charged.",
+        body={**STREAM, "max_tokens": 1},
+        before=upstream(answer_timeout_seconds=0.4),
+        x_simulator="hang_after_events=2",
+    ),
+    case(
         "The server restarts. Try again shortly.",
         body=STREAM,
         before=drained_at_once,

@@ -12,6 +12,8 @@ SAYING = {
     "AttemptFailed": None,
     "NotServed": 0,
     "Refusal": "message",
+    "Refused": "message",
+    "_forbidden": 0,
     "_invalid": 0,
     "_payment_refusal": 0,
     "error_event": 1,
@@ -19,7 +21,10 @@ SAYING = {
     "overloaded": 0,
     "wrong": 1,
 }
-PLACES = (ROOT / "proxy", ROOT / "platform" / "turnpike" / "contracts" / "features.py")
+CONTRACTS = ROOT / "platform" / "turnpike" / "contracts"
+PLACES = (ROOT / "proxy", CONTRACTS / "features.py", CONTRACTS / "standing.py")
+# Asked by the platform's own worker alone; what it is told is an item's result.
+UNHEARD = ROOT / "proxy" / "batch_items.py"
 
 
 def sentences_in_code() -> set[str]:
@@ -28,6 +33,7 @@ def sentences_in_code() -> set[str]:
         text
         for place in PLACES
         for path in ([place] if place.is_file() else sorted(place.rglob("*.py")))
+        if path != UNHEARD
         for text in _sentences_of(path)
     }
 
