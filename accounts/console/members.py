@@ -31,6 +31,7 @@ from turnpike.kernel import clock
 from turnpike.kernel.errors import InvalidInput
 
 INVITES_SHOWN_MAX = 50
+SECOND_FACTORS = (Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN)
 
 
 class InviteForm(ConsoleForm):
@@ -109,7 +110,7 @@ class MembersPage(TenantPage):
     def _second_factors(self) -> frozenset[int]:
         if not hasattr(self, "_users"):
             users = access_members(self.caller, power=Power.MEMBERS_READ).values("user")
-            found = Authenticator.objects.filter(user__in=users, type=Authenticator.Type.TOTP)
+            found = Authenticator.objects.filter(user__in=users, type__in=SECOND_FACTORS)
             self._users = frozenset(found.values_list("user_id", flat=True))
         return self._users
 

@@ -8,6 +8,7 @@ import os
 from functools import cache
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -78,6 +79,10 @@ class Env(BaseSettings):
         "", description="smtp://, smtps:// or file:/folder; empty: files in STATE_DIR/mail."
     )
     mail_from: str = Field("", description="Who mail is from; empty: turnpike@ the public host.")
+    oidc_issuer: str = Field("", description="An OpenID Connect provider; empty: none is offered.")
+    oidc_client_id: str = Field("", description="What the provider calls this platform.")
+    oidc_client_secret: str = Field("", description="The secret that goes with it.")
+    oidc_name: str = Field("SSO", description="What the button of the sign-in page says.")
     anthropic_api_key: str = Field("", description="Adds Anthropic as an upstream at bootstrap.")
     state_dir: Path = Field(ROOT / "var", description="State of `manage.py up`.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
@@ -91,6 +96,27 @@ class Env(BaseSettings):
             if isinstance(value, str)
             else value
         )
+
+    @property
+    def identity_providers(self) -> list[dict[str, object]]:
+        """The provider that people may sign in with, as allauth takes it, or none."""
+        if not self.oidc_issuer:
+            return []
+        return [
+            {
+                "provider_id": "sso",
+                "name": self.oidc_name,
+                "client_id": self.oidc_client_id,
+                "secret": self.oidc_client_secret,
+                "settings": {"server_url": self.oidc_issuer, "oauth_pkce_enabled": True},
+            }
+        ]
+
+    @property
+    def identity_origins(self) -> tuple[str, ...]:
+        """Where the sign-in form may lead besides here."""
+        parts = urlsplit(self.oidc_issuer)
+        return (f"{parts.scheme}://{parts.netloc}",) if self.oidc_issuer else ()
 
     @property
     def data_plane(self) -> str:

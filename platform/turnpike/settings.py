@@ -42,6 +42,8 @@ INSTALLED_APPS = [
     "allauth.account",
     "allauth.mfa",
     "allauth.usersessions",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
     "django_htmx",
     "django_cotton.apps.SimpleAppConfig",
     "template_partials.apps.SimpleAppConfig",
@@ -130,10 +132,20 @@ ACCOUNT_LOGOUT_REDIRECT_URL = "/accounts/login/"
 ACCOUNT_SESSION_REMEMBER = None
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 1_800
 MFA_ADAPTER = "accounts.sign_in.SecondFactorAdapter"
-MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+# Browsers themselves allow plain http on localhost alone.
+MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not IS_HTTPS
 MFA_TOTP_ISSUER = "Turnpike"
 REQUIRE_SECOND_FACTOR = ENV.require_second_factor
 USERSESSIONS_TRACK_ACTIVITY = False
+# One identity provider of the operator's choice; without it nothing of this is offered. It signs in
+# people who are here already, by an address that it has verified.
+SOCIALACCOUNT_ADAPTER = "accounts.sign_in.ProviderAdapter"
+SOCIALACCOUNT_EMAIL_AUTHENTICATION = True
+SOCIALACCOUNT_EMAIL_AUTHENTICATION_AUTO_CONNECT = True
+SOCIALACCOUNT_STORE_TOKENS = False
+SOCIALACCOUNT_PROVIDERS = {"openid_connect": {"APPS": ENV.identity_providers}}
 
 
 def _database(url: str) -> dict[str, object]:
@@ -250,7 +262,8 @@ CONTENT_SECURITY_POLICY = {
         "font-src": _OWN,
         "img-src": _OWN,
         "connect-src": _OWN,
-        "form-action": _OWN,
+        # Browsers hold a form's redirections to this, too: that to the identity provider.
+        "form-action": (*_OWN, *ENV.identity_origins),
         "base-uri": ("'none'",),
         "frame-ancestors": ("'none'",),
     }
