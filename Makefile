@@ -14,7 +14,7 @@ export PIP_NO_INPUT := 1
 # Checks of the code need no servers and no secrets of their own.
 LINT_ENVIRONMENT := SECRET_KEY=only-for-reading-the-code-0123456789 DATABASE_URL= STATE_DIR=/nonexistent
 
-.PHONY: help up test check lint format lock bench storm test-billing test-clients test-cluster clean
+.PHONY: help up test test-pages check lint format lock bench storm test-billing test-clients test-cluster clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ up: $(VENV)/ready ## Run Turnpike on this machine, servers included
 
 test: $(VENV)/ready-dev ## Run every test; T=path narrows them
 	$(BIN)/python -m pytest -n 2 --durations=20 $(T)
+
+test-pages: $(VENV)/ready-dev ## Every page in every theme, width and language, in a real browser
+	$(BIN)/python -m pytest tests/pages -n 2 --timeout=480 $(ARGS)
 
 check: lint test ## What CI runs
 

@@ -72,5 +72,7 @@ class InvitationPage(View):
             request, "accounts/invitation.html", {"form": form, "token": token}, status=status
         )
         response["cache-control"] = "no-store"
-        response["referrer-policy"] = "no-referrer"
+        # Nobody else learns the link. Stricter would take the origin from the form itself, which
+        # is then refused as one of another site.
+        response["referrer-policy"] = "same-origin"
         return response

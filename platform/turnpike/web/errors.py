@@ -22,6 +22,16 @@ def bad_request(request: HttpRequest, exception: Exception | None = None) -> Htt
     )
 
 
+def csrf_refused(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """403: a form without the token of its session, or from another site."""
+    return _answer(
+        request,
+        status=403,
+        kind="permission_error",
+        title="This form is out of date. Load the page again and send it once more.",
+    )
+
+
 def _answer(request: HttpRequest, *, status: int, kind: str, title: str) -> HttpResponse:
     if request.path.startswith("/v1/"):
         error = {"type": "error", "error": {"type": kind, "message": title}, "request_id": None}

@@ -1,0 +1,157 @@
+"""Every page of both consoles and of signing in: whole, accessible, translated, in every look."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.browser.conftest import (
+    AXE,
+    AXE_RUN,
+    NARROW,
+    WIDE,
+    WIDER,
+    Visitor,
+    receipt_exists,
+    send,
+    visit,
+    wait_until,
+)
+from tests.support.running import Platform
+from tests.support.servers import ROOT
+
+pytestmark = [pytest.mark.browser, pytest.mark.e2e, pytest.mark.timeout(480)]
+LANGUAGES = ("en", "ru", "zh-hans")
+LOOKS = (("light", WIDE), ("dark", WIDE), ("dark", NARROW), ("light", NARROW))
+SCREENS = ROOT / "var" / "screens"
+HEIGHT = 860
+# Sentences of three words or more that people read; what is data, code or a name is left out.
+TEXTS = """() => {
+const left = 'pre, code, kbd, script, style, noscript, option, .chip, .mono, .table__name, .code,'
+  + ' .crumbs, .brand, .menu__note, [translate=no], [lang=en], h1.wrap, dd, svg, td';
+const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+const found = [];
+for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+  const text = node.textContent.trim().replace(/\\s+/g, ' ');
+  if (text && !node.parentElement.closest(left)) found.push(text);
+}
+return found;
+}"""
+ENGLISH = re.compile(r"(?:\b[A-Za-z]{2,}\b[ ,'-]*){3,}")
+OTHER = {"ru": re.compile(r"[\u0400-\u04ff]"), "zh-hans": re.compile(r"[\u4e00-\u9fff]")}
+
+
+@pytest.fixture(scope="module")
+def pages(platform: Platform, browser: Browser, state: Any) -> dict[str, list[str]]:
+    """All addresses, with a request that has a receipt."""
+    request_id = send(platform)
+    visitor = visit(browser, platform, state=state)
+    wait_until(lambda: receipt_exists(visitor, request_id))
+    visitor.page.context.close()
+    call = f"from tests.pages.addresses import main; main({platform.tenant!r}, {request_id!r})"
+    printed = platform.manage("shell", "--no-imports", "-c", call, PYTHONPATH="platform:.")
+    found: dict[str, list[str]] = json.loads(printed.strip().splitlines()[-1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def operator(browser: Browser, platform: Platform, people: dict[str, dict[str, str]]) -> Any:
+    """The cookies of the platform's operator."""
+    visitor = visit(browser, platform)
+    page = visitor.page
+    page.goto(f"{platform.base_url}/accounts/login/?next=/operator/")
+    page.get_by_label("Email").fill(people["operator"]["email"])
+    page.get_by_label("Password").fill(people["operator"]["password"])
+    page.locator("main").get_by_role("button", name="Sign in", exact=True).click()
+    page.wait_for_load_state()
+    found = visitor.page.context.storage_state()
+    visitor.page.context.close()
+    return found
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("part", ["console", "operator", "accounts", "outside"])
+def test_every_page_in_every_look(
+    browser: Browser,
+    platform: Platform,
+    pages: dict[str, list[str]],
+    state: Any,
+    operator: Any,
+    part: str,
+    language: str,
+) -> None:
+    cookies = {"turnpike_language": language}
+    who = {"operator": operator, "outside": None}.get(part, state)
+    visitor = visit(browser, platform, state=who, cookies=cookies, bypass_csp=True)
+    chosen = [path for path in pages["pages"] if path.startswith(f"/{part}")]
+    if part == "outside":
+        chosen = ["/", "/accounts/login/", "/accounts/invite?token=none"]
+    problems = [problem for path in chosen for problem in look(visitor, path, language)]
+    visitor.page.context.close()
+
+    assert chosen
+    assert problems == []
+
+
+def test_the_policy_is_kept_on_every_page(
+    browser: Browser, platform: Platform, pages: dict[str, list[str]], state: Any, operator: Any
+) -> None:
+    problems = []
+    for part, who in (("console", state), ("operator", operator), ("accounts", state)):
+        visitor = visit(browser, platform, state=who)
+        for path in pages["pages"]:
+            if path.startswith(f"/{part}"):
+                visitor.page.goto(platform.base_url + path)
+                problems += [f"{path}: {text}" for text in visitor.complaints]
+                visitor.complaints.clear()
+        visitor.page.context.close()
+
+    assert problems == []
+
+
+def test_every_page_has_an_object_to_show(pages: dict[str, list[str]]) -> None:
+    console = [path for path in pages["lacking"] if path.startswith("/console")]
+
+    assert len(pages["pages"]) > 25
+    assert console == []
+
+
+def look(visitor: Visitor, path: str, language: str) -> list[str]:
+    """Everything that is wrong with a page, in all looks; pictures of it are kept."""
+    page, problems = visitor.page, []
+    page.set_viewport_size({"width": WIDE, "height": HEIGHT})
+    answer = page.goto(visitor.platform.base_url + path)
+    if answer is None or answer.status >= 400:
+        return [f"{path}: {answer.status if answer else 'no answer'}"]
+    page.evaluate(AXE)
+    problems += [f"{language} {text}" for text in untranslated(page, language)]
+    if "<c-" in page.content():
+        problems.append("a component that was not rendered")
+    for theme, width in LOOKS:
+        page.set_viewport_size({"width": width, "height": HEIGHT})
+        page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
+        named = f"{theme} {width} {language}"
+        problems += [f"{named} too wide: {item}" for item in page.evaluate(WIDER)]
+        problems += [f"{named} axe: {item}" for item in page.evaluate(AXE_RUN)]
+        photograph(page, path, f"{theme}_{width}_{language}")
+    problems += visitor.complaints
+    visitor.complaints.clear()
+    return [f"{path}: {problem}" for problem in problems]
+
+
+def untranslated(page: Page, language: str) -> list[str]:
+    """Sentences in English on a page that should have none."""
+    if language == "en":
+        return []
+    texts: list[str] = page.evaluate(TEXTS)
+    return [text for text in texts if ENGLISH.search(text) and not OTHER[language].search(text)]
+
+
+def photograph(page: Page, path: str, named: str) -> None:
+    """Keep a picture as an artefact."""
+    folder = SCREENS / named
+    folder.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^a-z0-9-]+", "_", path.strip("/").split("?")[0].lower()) or "start"
+    page.screenshot(path=folder / f"{name[:80]}.jpg", type="jpeg", quality=70)
