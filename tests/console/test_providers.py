@@ -22,7 +22,7 @@ class Provider(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """What it can do, and who the person is."""
-        base = f"http://127.0.0.1:{self.server.server_address[1]}"
+        base = f"http://{self.headers['host']}"
         if self.path == "/userinfo":
             self._answer(Provider.person)
             return
