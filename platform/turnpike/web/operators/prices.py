@@ -46,6 +46,8 @@ class PriceForm(ReasonForm):
             for row in rates
             if row.variant == STANDARD and row.nano_per_mtok is not None
         ]
+        order = {name: place for place, name in enumerate(TOKEN_COMPONENTS)}
+        places.sort(key=lambda place: (place[1], order.get(place[0], len(order))))
         for component, min_input, nanos in places or [(name, 0, 0) for name in TOKEN_COMPONENTS]:
             name = f"{component}{SEPARATOR}{min_input}"
             self.fields[name] = AmountField(
