@@ -57,7 +57,7 @@ storm: $(VENV)/ready-dev ## The long seeded fault storm; SEED=number replays one
 		$(BIN)/python -m pytest tests/storm -n 0 --timeout=0 -s $(ARGS)
 
 test-billing: $(VENV)/ready-dev ## The proofs of billing at full size: a year, and posts against closings
-	ACCOUNTING=full $(BIN)/python -m pytest tests/accounting -n 2 --timeout=600 $(ARGS)
+	ACCOUNTING=full $(BIN)/python -m pytest tests/accounting -n 2 --timeout=1800 $(ARGS)
 
 test-clients: $(VENV)/ready-dev ## Other people's clients, in environments of their own
 	$(BIN)/python -m pytest tests/clients -n 0 --timeout=900 $(ARGS)

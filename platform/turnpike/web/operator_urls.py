@@ -2,6 +2,7 @@
 
 from django.urls import URLPattern, path
 
+from billing.console import operator_invoices, operator_rehearsal
 from turnpike.web.operators import (
     live,
     models,
@@ -18,6 +19,18 @@ from turnpike.web.operators.tenants import TenantsPage
 
 # What is sold, to whom, and who answers.
 selling: list[URLPattern] = [
+    path("invoices", operator_invoices.InvoicesPage.as_view(), name="operator-invoices"),
+    path("invoices/seller", operator_invoices.SellerPage.as_view(), name="operator-seller"),
+    path(
+        "invoices/<str:invoice_id>",
+        operator_invoices.InvoicePage.as_view(),
+        name="operator-invoice",
+    ),
+    path(
+        "prices/rehearsal",
+        operator_rehearsal.RehearsalPage.as_view(),
+        name="operator-rehearsal",
+    ),
     path("", DashboardPage.as_view(), name="operator"),
     path("tenants", TenantsPage.as_view(), name="operator-tenants"),
     path("tenants/<str:tenant_id>", TenantPage.as_view(), name="operator-tenant"),
