@@ -36,6 +36,7 @@ MOVEMENTS: Mapping[str, Any] = {
     "write_off": gettext_lazy("Written off"),
     "refund": gettext_lazy("Refund"),
     "chargeback": gettext_lazy("Chargeback"),
+    "manual": _("Entered by hand"),
 }
 KINDS: Mapping[str, Any] = {
     Invoice.Kind.INVOICE: gettext_lazy("Invoice"),

@@ -30,6 +30,7 @@ from accounts.services.platform_settings import KEEP_EXPORTS_DAYS, read_setting
 from billing.models.ledger import LedgerEntry, LedgerTxn
 from billing.models.usage import NUMBER_COLUMNS, UsageEvent, UsageRollup
 from billing.queries.requests import NUMBERS, WORDS
+from turnpike.control import formats
 from turnpike.control.scope import platform_scope, tenant_scope
 from turnpike.kernel import clock, ids
 from turnpike.kernel.money import format_amount
@@ -42,7 +43,6 @@ ROWS_MAX = 1_000_000
 PART_BYTES = 1_048_576
 FILE_BYTES_MAX = 64 * PART_BYTES
 CHUNK = 2_000
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 Table = tuple[Sequence[str], Iterable[Sequence[Any]]]
 
@@ -238,14 +238,12 @@ def _audit(tenant: int) -> Table:
 
 
 def _cell(value: Any) -> Any:
-    """A value as spreadsheets may open it: text that they would take for a formula is quoted."""
+    """A value as a file has it."""
     if isinstance(value, datetime):
         return clock.rfc3339(value)
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, str) and value.startswith(FORMULA_STARTS):
-        return f"'{value}"
-    return value
+    return formats.spreadsheet_cell(value) if isinstance(value, str) else value
 
 
 _TABLES: dict[str, Callable[[int], Table]] = {

@@ -32,6 +32,7 @@ INSTALLED_APPS = [
     "turnpike.apps.TurnpikeConfig",
     "accounts.apps.AccountsConfig",
     "billing.apps.BillingConfig",
+    "django.contrib.admin.apps.SimpleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

@@ -5,8 +5,9 @@ from django.views.generic import RedirectView
 from django.views.i18n import set_language
 from drf_spectacular.views import SpectacularAPIView
 
-from turnpike.web import console_urls, health, operator_urls, sign_in_urls
+from turnpike.web import console_urls, health, operator_urls, raw, sign_in_urls
 from turnpike.web.start import start
+from turnpike.web.status import status
 
 handler400 = "turnpike.web.errors.bad_request"
 handler404 = "turnpike.web.errors.not_found"
@@ -21,6 +22,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
         SpectacularAPIView.as_view(authentication_classes=[], permission_classes=[]),
         name="schema",
     ),
+    path("status", status, name="status"),
+    path("admin/", raw.site.urls),
     path("language", set_language, name="set_language"),
     console_urls.invitation,
     *console_urls.public,

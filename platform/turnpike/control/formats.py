@@ -138,3 +138,8 @@ def change(now: int, before: int) -> str:
         return gettext("more than %(share)s") % {"share": f"+{most}"}
     text = str(numbers.format_percent(abs(share), locale=locale(), decimal_quantization=False))
     return f"{'−' if share < 0 else '+'}{text}"
+
+
+def spreadsheet_cell(text: str) -> str:
+    """Text as a CSV file may hold it: what a spreadsheet would take for a formula is quoted."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -137,7 +137,10 @@ class Traffic:
             return {**_short(HAIKU, text, 800), "stream": True}
         if program.kind == "batch":
             return _short(HAIKU, self._chance.choice(QUESTIONS) * 12, 400)
-        model = self._chance.choice((SONNET, SONNET, HAIKU, OPUS))
+        models: tuple[str, ...] = (SONNET, SONNET, HAIKU, OPUS)
+        if program.models is not None and odd < 0.9:
+            models = program.models
+        model = self._chance.choice(models)
         return {**_short(model, self._chance.choice(QUESTIONS), 700), "stream": True}
 
     def _agent(self, live: LiveTenant, program: Program) -> dict[str, Any]:

@@ -102,7 +102,7 @@ TENANTS: tuple[DemoTenant, ...] = (
     DemoTenant(
         name="Studio Lumen (demo)",
         tier="basic",
-        credit="0.05",
+        credit="0.02",
         weight=1,
         people=(("noor.haddad@lumen.example", "Noor Haddad", Role.OWNER),),
         # Little credit and one model: what is refused is refused as it would be for anybody.

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from accounts.console import audit, invitations, members, organization, workspaces
+from accounts.console import audit, data, invitations, members, organization, workspaces
 from billing.console import invoices, limits, logs, models, money, usage
 from turnpike.web import docs_pages
 from turnpike.web.find import FindPage
@@ -11,6 +11,7 @@ from turnpike.web.key_page import KeyPage
 from turnpike.web.keys import KeysPage, RotateKeyPage
 from turnpike.web.overview import OverviewPage
 from turnpike.web.playground import PlaygroundPage, PlaygroundReceipt, PlaygroundStream
+from turnpike.web.status import StatusPage
 
 console = [
     path("", OverviewPage.as_view(), name="console"),
@@ -67,6 +68,10 @@ console = [
     path("invites/<str:invite_id>", members.InvitePage.as_view(), name="console-invite"),
     path("tenant", members.ChooseTenant.as_view(), name="console-tenant"),
     path("audit", audit.AuditPage.as_view(), name="console-audit"),
+    path("data", data.DataPage.as_view(), name="console-data"),
+    path("data/close", data.ClosingPage.as_view(), name="console-close"),
+    path("data/<str:export_id>", data.ExportPage.as_view(), name="console-export"),
+    path("status", StatusPage.as_view(), name="console-status"),
     path("settings", organization.SettingsPage.as_view(), name="console-settings"),
 ]
 

@@ -4,8 +4,16 @@ from django.urls import URLPattern, path
 
 from billing.console import operator_invoices, operator_rehearsal
 from turnpike.web.operators import (
+    announcements,
+    audit,
+    health,
+    jobs,
+    ledger,
     live,
+    logs,
+    mail,
     models,
+    platform_settings,
     prices,
     tenant_changes,
     tiers,
@@ -66,6 +74,25 @@ selling: list[URLPattern] = [
     path("viewing/end", viewing.EndViewingPage.as_view(), name="operator-viewing-end"),
 ]
 # What keeps the platform running.
-running: list[URLPattern] = []
+running: list[URLPattern] = [
+    path("health", health.HealthPage.as_view(), name="operator-health"),
+    path("jobs", jobs.JobsPage.as_view(), name="operator-jobs"),
+    path("jobs/letters/<str:letter_id>", jobs.LetterPage.as_view(), name="operator-letter"),
+    path("logs", logs.LogsPage.as_view(), name="operator-logs"),
+    path("logs/<str:request_id>", logs.LogPage.as_view(), name="operator-log"),
+    path("audit", audit.AuditPage.as_view(), name="operator-audit"),
+    path("ledger", ledger.LedgerPage.as_view(), name="operator-ledger"),
+    path("ledger/reconcile", ledger.ReconcilePage.as_view(), name="operator-reconcile"),
+    path("ledger/<str:txn_id>/undo", ledger.ReversalPage.as_view(), name="operator-reversal"),
+    path("announcements", announcements.AnnouncementsPage.as_view(), name="operator-announcements"),
+    path(
+        "announcements/<str:note_id>",
+        announcements.AnnouncementPage.as_view(),
+        name="operator-announcement",
+    ),
+    path("mail", mail.MailPage.as_view(), name="operator-mail"),
+    path("mail/<str:name>", mail.MessagePage.as_view(), name="operator-message"),
+    path("settings", platform_settings.SettingsPage.as_view(), name="operator-settings"),
+]
 
 operator = [*selling, *running]

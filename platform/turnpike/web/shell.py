@@ -8,7 +8,9 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from billing.queries.balance import read_balance
+from billing.services.announcements import list_current, words_of
 from turnpike.control.caller import Power
+from turnpike.kernel import clock
 from turnpike.web import upstreams
 from turnpike.web.operators import navigation
 
@@ -105,6 +107,12 @@ SECTIONS: tuple[tuple[Any, tuple[Entry, ...]], ...] = (
                 power=Power.REQUESTS_READ,
                 letter="l",
             ),
+            Entry(
+                route="console-status",
+                title=_("Status"),
+                icon="heart-pulse",
+                power=Power.USAGE_READ,
+            ),
         ),
     ),
     (
@@ -137,6 +145,12 @@ SECTIONS: tuple[tuple[Any, tuple[Entry, ...]], ...] = (
                 icon="shield-check",
                 power=Power.AUDIT_READ,
                 letter="a",
+            ),
+            Entry(
+                route="console-data",
+                title=_("Your data"),
+                icon="download",
+                power=Power.OWNERS_WRITE,
             ),
             Entry(
                 route="console-settings",
@@ -179,4 +193,10 @@ def shell(request: HttpRequest) -> dict[str, Any]:
         "sections": [(title, entries) for title, entries in sections if entries],
         "credit": read_balance(visit.tenant.pk) if caller.has_power(Power.BILLING_READ) else None,
         "is_simulated": upstreams.is_simulated(),
+        "announcements": _announcements(),
     }
+
+
+def _announcements() -> list[dict[str, Any]]:
+    rows = list_current(at=clock.utc_now())
+    return [{"row": row, "words": words_of(row)} for row in rows]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from argparse import ArgumentParser
 from typing import Any
 
@@ -51,6 +52,8 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Make the tenants, send, and say what came back."""
+        # Its line for each request would tear the bar.
+        logging.getLogger("httpx2").setLevel(logging.WARNING)
         minutes, days = options["minutes"], options["history"]
         if not 0 <= minutes <= MINUTES_MAX or not 0 <= days <= DAYS_MAX:
             raise CommandError(f"At most {MINUTES_MAX:g} minutes and {DAYS_MAX} days.")
