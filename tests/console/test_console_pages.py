@@ -16,6 +16,7 @@ from turnpike.web.console_urls import console
 
 ALL = frozenset(Role)
 BUILDERS = frozenset({Role.OWNER, Role.ADMIN, Role.DEVELOPER})
+OWNERS = frozenset({Role.OWNER})
 MANAGERS = frozenset({Role.OWNER, Role.ADMIN})
 PAYERS = frozenset({Role.OWNER, Role.ADMIN, Role.BILLING})
 LANGUAGES = ("en", "zh-hans", "ru")
@@ -67,11 +68,16 @@ MATRIX: dict[tuple[str, str], Rule] = {
     ("POST", "console-invite"): Rule(roles=MANAGERS, status=302),
     ("POST", "console-tenant"): Rule(roles=ALL, status=302),
     ("GET", "console-audit"): Rule(roles=MANAGERS),
+    ("GET", "console-status"): Rule(roles=ALL),
+    ("GET", "console-data"): Rule(roles=OWNERS),
+    ("POST", "console-data"): Rule(roles=OWNERS, status=302),
+    ("GET", "console-export"): Rule(roles=OWNERS, status=404),
+    ("POST", "console-close"): Rule(roles=OWNERS, status=400),
     ("GET", "console-settings"): Rule(roles=ALL),
     ("POST", "console-settings"): Rule(roles=MANAGERS, status=302),
 }
 # What a page's module reads, and no page.
-DATA = {"console-playground-receipt", "console-invoice-pdf", "console-find"}
+DATA = {"console-export", "console-playground-receipt", "console-invoice-pdf", "console-find"}
 PAGES = sorted(name for method, name in MATRIX if method == "GET" and name not in DATA)
 ABOUT_A_ROW = {
     "console-log",
@@ -113,6 +119,8 @@ def address(world: World, name: str) -> str:
         "console-playground-stream": "playground/stream",
         "console-playground-receipt": f"playground/receipts/{world.newest}",
         "console-doc": "docs/errors",
+        "console-close": "data/close",
+        "console-export": "data/export_1",
         "console-billing-details": "billing/details",
         "console-entries": f"billing/requests/{world.newest}",
         "console-log": f"logs/{world.newest}",

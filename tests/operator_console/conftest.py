@@ -13,7 +13,7 @@ allow_flush()
 
 @pytest.fixture
 def operator(db: None) -> User:
-    return make_operator()
+    return make_operator(password="a long enough password")
 
 
 @pytest.fixture
