@@ -20,7 +20,7 @@ from tests.support.running import Platform, post_message
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
 PAGES = (
     *("", "start", "keys", "limits", "usage", "logs"),
-    *("billing", "members", "audit", "settings"),
+    *("billing", "members", "audit", "settings", "data", "status"),
 )
 # Each page in one of the combinations; all of them in all are `make test-pages`.
 LOOKS = (

@@ -123,7 +123,12 @@ def test_health_names_what_is_wrong(operator_browser: Client, redis_client: redi
     assert "No gateway is alive" in page
 
     now_ms = clock.now_ms()
-    facts = {"at_ms": now_ms, "unconfirmed": 7, "is_writable": 0, "fallback_admitted": 3}
+    facts: dict[Any, Any] = {
+        "at_ms": now_ms,
+        "unconfirmed": 7,
+        "is_writable": 0,
+        "fallback_admitted": 3,
+    }
     facts["oldest_started_ms"] = now_ms - 120_000
     redis_client.zadd(keyspace.GATEWAYS, {"worker-1": now_ms})
     redis_client.hset(keyspace.gateway_facts("worker-1"), mapping=facts)

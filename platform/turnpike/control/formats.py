@@ -125,7 +125,11 @@ def duration(microseconds: int) -> str:
 
 
 def _unit(value: Decimal, unit: str) -> str:
-    return str(format_unit(value, unit, length="narrow", locale=locale()))
+    text = str(format_unit(value, unit, length="narrow", locale=locale()))
+    if unit not in text:
+        return text
+    # Some languages write this unit in one length alone.
+    return str(format_unit(value, unit, length="short", locale=locale()))
 
 
 def change(now: int, before: int) -> str:

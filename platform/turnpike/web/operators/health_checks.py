@@ -138,13 +138,14 @@ def _postgres() -> Iterator[Check]:
     )
     executor = MigrationExecutor(connection)
     missing = len(executor.migration_plan(executor.loader.graph.leaf_nodes()))
+    skew = _clock(_("Clock of PostgreSQL"), int(now_us), ours_us=begun_us + took_us)
     yield Check(
         title=_("Migrations"),
         tone=DANGER if missing else OK,
         value=_("All applied") if not missing else formats.number(missing),
         note=_("Run manage.py migrate.") if missing else "",
     )
-    yield _clock(_("Clock of PostgreSQL"), int(now_us))
+    yield skew
 
 
 def _redis() -> Iterator[Check]:
@@ -170,11 +171,12 @@ def _redis() -> Iterator[Check]:
         note="" if is_fine else "appendonly yes, maxmemory-policy noeviction",
     )
     seconds, micros = client.time()
-    yield _clock(_("Clock of Redis"), int(seconds) * 1_000_000 + int(micros))
+    theirs_us = int(seconds) * 1_000_000 + int(micros)
+    yield _clock(_("Clock of Redis"), theirs_us, ours_us=clock.now_us())
 
 
-def _clock(title: str, theirs_us: int) -> Check:
-    skew_us = abs(clock.now_us() - theirs_us)
+def _clock(title: str, theirs_us: int, *, ours_us: int) -> Check:
+    skew_us = abs(ours_us - theirs_us)
     return Check(
         title=title,
         tone=DANGER if skew_us > SKEW_US_MAX else OK,
@@ -253,9 +255,9 @@ def _publication() -> Iterator[Check]:
     yield Check(
         title=_("Publication"),
         tone=DANGER if cold else OK,
-        value=_("%(open)s of %(all)s shards are open")
-        % {"open": len(shards) - cold - fenced, "all": len(shards)},
-        note=_("Version %(version)s.") % {"version": state.policy_version if state else 0},
+        value=f"{len(shards) - cold - fenced} / {len(shards)}",
+        note=_("Shards that are open, at version %(version)s.")
+        % {"version": state.policy_version if state else 0},
         action=_("Publish everything"),
         route="publish",
     )

@@ -11,8 +11,9 @@ from django.utils.translation import gettext_lazy
 
 from accounts.console.operators import OperatorPage
 from accounts.models import ApiKey, Tenant, Workspace
-from billing.console.logs import COMPONENTS, KNOWLEDGE, rows_of
+from billing.console.logs import KNOWLEDGE, rows_of
 from billing.models.upstreams import Upstream
+from billing.queries.documents import COMPONENTS
 from billing.queries.everywhere import find_tenant_of, list_all_requests
 from billing.queries.requests import (
     NUMBERS,

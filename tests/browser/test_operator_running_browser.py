@@ -1,0 +1,68 @@
+"""The operator's pages that keep the platform running, in a real browser, each in one look."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.conftest import NARROW, WIDE, Visitor, visit
+from tests.support.running import Platform
+
+pytestmark = [pytest.mark.browser, pytest.mark.e2e]
+LOOKS = (("light", WIDE, "en"), ("dark", NARROW, "ru"))
+PAGES = ("health", "jobs", "logs", "audit", "ledger", "announcements", "mail", "settings")
+
+
+@pytest.fixture(scope="module")
+def operator_state(
+    browser: Browser, platform: Platform, people: dict[str, dict[str, str]]
+) -> Iterator[object]:
+    """The cookies of the operator, signed in through the form."""
+    visitor = visit(browser, platform)
+    visitor.go("/accounts/login/?next=/operator/")
+    visitor.page.get_by_label("Email").fill(people["operator"]["email"])
+    visitor.page.get_by_label("Password").fill(people["operator"]["password"])
+    visitor.page.locator("main").get_by_role("button", name="Sign in").click()
+    visitor.page.wait_for_url("**/operator/")
+    yield visitor.page.context.storage_state()
+    visitor.page.context.close()
+
+
+def looking(
+    browser: Browser, platform: Platform, state: object, look: tuple[str, int, str]
+) -> Visitor:
+    """A window of the operator in one look."""
+    theme, width, language = look
+    cookies = {"turnpike_theme": theme, "turnpike_language": language}
+    return visit(browser, platform, state=state, width=width, cookies=cookies, bypass_csp=True)
+
+
+def test_pages_are_whole_and_accessible(
+    browser: Browser, platform: Platform, operator_state: object
+) -> None:
+    for number, look in enumerate(LOOKS):
+        visitor = looking(browser, platform, operator_state, look)
+        for place, name in enumerate(PAGES):
+            if place % len(LOOKS) == number:
+                visitor.go(f"/operator/{name}")
+                visitor.is_accessible(name)
+                visitor.photograph(f"operator_{name}")
+        visitor.go("/status")
+        visitor.is_accessible("status")
+        visitor.page.context.close()
+
+
+def test_an_announcement_is_made_seen_and_ended(
+    browser: Browser, platform: Platform, operator_state: object
+) -> None:
+    visitor = looking(browser, platform, operator_state, LOOKS[0])
+    page = visitor.page
+    visitor.go("/operator/announcements?new=1")
+    page.get_by_label("Title, English").fill("Maintenance on Sunday")
+    visitor.is_accessible("the form of an announcement")
+    page.locator("#new-note").get_by_role("button", name="Announce").click()
+    expect(page.get_by_role("row", name="Maintenance on Sunday")).to_be_visible()
+
+    page.get_by_role("button", name="End now").click()
+    expect(page.get_by_role("row", name="Maintenance on Sunday")).to_contain_text("Over")
+    page.context.close()
