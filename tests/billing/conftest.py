@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from billing.services.catalog import SHIPPED_CATALOG
+from billing.services.documents import can_render
 from tests.billing import batch_world
 from tests.billing.catalog_file import EditCatalog
 from tests.support.flush import allow_flush
@@ -21,6 +22,15 @@ from turnpike.embedded import process
 from turnpike.env import env
 
 allow_flush()
+
+
+@pytest.fixture
+def pdf_printer() -> None:
+    """What turns documents into PDFs; a machine may lack Pango, unless somebody insists on it."""
+    if can_render():
+        return
+    assert os.environ.get("REQUIRE_PDF") != "1", "REQUIRE_PDF=1, and Pango cannot be loaded."
+    pytest.skip("No Pango: install it to make PDFs.")
 
 
 @pytest.fixture

@@ -77,6 +77,7 @@ def test_a_total_can_be_followed_to_the_ledger(shop: Shop) -> None:
     assert [entry["account"] for entry in entries[0]["entries"]] == ["unbilled", "revenue"]
 
 
+@pytest.mark.usefixtures("pdf_printer")
 def test_the_file_is_a_pdf_with_its_hash(shop: Shop) -> None:
     invoice = invoiced(shop)
     api = client(shop)

@@ -36,7 +36,7 @@ from turnpike.control.scope import platform_scope
 from turnpike.kernel.errors import Conflict, InvalidInput
 from turnpike.kernel.money import NANOS_PER_UNIT
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("months")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("pdf_printer", "months")]
 DAY = timedelta(days=1)
 TITLES = {"en": "Invoice", "zh-hans": "发票", "ru": "Счёт"}
 
