@@ -9,7 +9,10 @@ ROOT = Path(__file__).resolve().parent
 
 # Commands that change the schema run as the owner of the tables; all others as the application's
 # role, to which row level security applies.
-OWNER_COMMANDS = {"migrate", "makemigrations", "sqlmigrate", "showmigrations", "squashmigrations"}
+OWNER_COMMANDS = {
+    *("migrate", "makemigrations", "sqlmigrate", "showmigrations", "squashmigrations"),
+    *("backup", "restore"),
+}
 
 
 def main() -> None:
