@@ -135,6 +135,16 @@ class Cluster:
             *("--without-mingle", "--without-heartbeat"),
         )
 
+    def start_batch_worker(self, name: str) -> None:
+        """Start a Celery worker together with its beat that carries on message batches."""
+        (self.folder / "state").mkdir(exist_ok=True)  # beat keeps its last runs there
+        self._spawn_python(
+            name,
+            *("-m", "celery", "-A", "turnpike.celery", "worker", "-B", "-Q", "batches"),
+            *("--concurrency", "2", "--loglevel", "WARNING", "--without-gossip"),
+            *("--without-mingle", "--without-heartbeat"),
+        )
+
     def is_running(self, name: str) -> bool:
         """Whether a child lives."""
         return name in self._children and self._children[name][1].poll() is None
@@ -265,7 +275,10 @@ class Cluster:
             "DATABASE_URL": self._postgres.url(postgres.APP),
             "DATABASE_OWNER_URL": self._postgres.url(postgres.OWNER),
             "REDIS_URL": self._valkey.url(),
-            "CELERY_BROKER_URL": self._valkey.url(1),
+            # As Celery writes a socket: it reads this variable itself, before our settings.
+            "CELERY_BROKER_URL": self._valkey.url(1)
+            .replace("unix://", "redis+socket://")
+            .replace("?db=", "?virtual_host="),
             "CACHE_URL": self._valkey.url(2),
             "STATE_DIR": str(self.folder / "state"),
             "JOURNAL_DIR": str(self.journal_dir),
