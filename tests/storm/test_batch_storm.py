@@ -15,7 +15,7 @@ from turnpike.embedded import process
 IS_STORM = "STORM_SECONDS" in os.environ
 COUNT = 10_000 if IS_STORM else 300
 KILLS = 6 if IS_STORM else 2
-SECONDS_MAX = 600.0 if IS_STORM else 90.0
+SECONDS_MAX = 600.0 if IS_STORM else 240.0
 TENANTS = [{"name": "batches", "tier": "pro", "credit": "1000"}]
 WORKER = "batch-worker"
 
