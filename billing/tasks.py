@@ -19,6 +19,9 @@ from billing.services import (
     wallet,
 )
 from billing.services.batch_running import run_parts
+from billing.services.payments.intake import handle_waiting
+from billing.services.payments.low_balance import warn_low_balances
+from billing.services.payments.reload import run_auto_reloads
 from billing.services.reconciliation import reconcile_and_keep
 from turnpike.control.redis import redis_client
 from turnpike.kernel import clock
@@ -82,6 +85,24 @@ def make_partitions() -> int:
 def expire_grants() -> int:
     """Take back granted credit whose time is over; returns how many grants ended."""
     return wallet.expire_grants(at=clock.utc_now())
+
+
+@shared_task(name="billing.tasks.handle_payment_events")
+def handle_payment_events() -> int:
+    """Act upon messages of payment providers that had to wait."""
+    return handle_waiting(at=clock.utc_now())
+
+
+@shared_task(name="billing.tasks.reload_credit")
+def reload_credit() -> int:
+    """Charge saved cards where the balance is low and its owner wants that."""
+    return run_auto_reloads(at=clock.utc_now())
+
+
+@shared_task(name="billing.tasks.warn_of_low_credit")
+def warn_of_low_credit() -> int:
+    """Write to tenants whose credit ends soon."""
+    return warn_low_balances(at=clock.utc_now())
 
 
 @shared_task(name="billing.tasks.close_periods")

@@ -16,6 +16,7 @@ from billing.api import (
     upstreams,
     usage,
 )
+from billing.api.payment_webhooks import stripe_webhook
 
 api = [
     path("models", catalog.ModelsView.as_view()),
@@ -85,5 +86,6 @@ batch_urlpatterns = [
 urlpatterns = [
     path("v1/messages/batches", include(batch_urlpatterns)),
     path("api/v1/", include(api)),
+    path("webhooks/stripe", stripe_webhook, name="webhook-stripe"),
     path("v1/organizations/", include(organization_urlpatterns)),
 ]

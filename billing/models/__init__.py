@@ -22,6 +22,14 @@ from billing.models.ledger import (
     LedgerTxn,
     Wallet,
 )
+from billing.models.payments import (
+    CreditPlan,
+    Payment,
+    PaymentEvent,
+    PaymentReversal,
+    Redemption,
+    RedemptionCode,
+)
 from billing.models.state import PlatformState
 from billing.models.tiers import Subscription, Tier, TierGroupLimit
 from billing.models.upkeep import (
@@ -49,6 +57,7 @@ __all__ = [
     "CatalogModel",
     "ComponentDay",
     "CreditGrant",
+    "CreditPlan",
     "DeadLetter",
     "ForgottenMonth",
     "ForgottenPosting",
@@ -63,6 +72,9 @@ __all__ = [
     "MessageBatch",
     "ModelAlias",
     "NumberSeries",
+    "Payment",
+    "PaymentEvent",
+    "PaymentReversal",
     "PlatformState",
     "Price",
     "PriceBook",
@@ -70,6 +82,8 @@ __all__ = [
     "RatingDifference",
     "RatingRun",
     "ReconciliationRun",
+    "Redemption",
+    "RedemptionCode",
     "Route",
     "Seller",
     "SpendCounter",

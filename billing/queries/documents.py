@@ -37,6 +37,7 @@ MOVEMENTS: Mapping[str, Any] = {
     "refund": gettext_lazy("Refund"),
     "chargeback": gettext_lazy("Chargeback"),
     "manual": _("Entered by hand"),
+    "chargeback_returned": gettext_lazy("Chargeback won"),
 }
 KINDS: Mapping[str, Any] = {
     Invoice.Kind.INVOICE: gettext_lazy("Invoice"),

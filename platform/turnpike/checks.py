@@ -29,6 +29,7 @@ def problems_of(variables: Env) -> Iterator[str]:
     """What is wrong with an environment, one sentence each, without the values."""
     yield from _secret_problems(variables)
     yield from _exposure_problems(variables)
+    yield from _payment_problems(variables)
     if (ROOT / "platform" / "__init__.py").exists():
         yield "platform/__init__.py hides Python's own module `platform`: delete it."
 
@@ -66,6 +67,21 @@ def _exposure_problems(variables: Env) -> Iterator[str]:
         yield "SIMULATOR_CONTROL lets clients break requests: not beside ANTHROPIC_API_KEY."
     if variables.simulator_control and not is_local:
         yield "SIMULATOR_CONTROL is for tests on loopback only."
+
+
+def _payment_problems(variables: Env) -> Iterator[str]:
+    secrets = variables.stripe_webhook_secrets
+    if variables.stripe_api_key and not secrets:
+        yield "STRIPE_WEBHOOK_SECRETS must be set beside STRIPE_API_KEY: credit comes by webhook."
+    if any(len(secret) < TOKEN_LENGTH_MIN for secret in secrets):
+        yield f"STRIPE_WEBHOOK_SECRETS has one of fewer than {TOKEN_LENGTH_MIN} characters."
+    base = urlsplit(variables.stripe_api_base)
+    if (
+        variables.stripe_api_base
+        and base.scheme != "https"
+        and not is_loopback(base.hostname or "")
+    ):
+        yield "STRIPE_API_BASE must be https: plain http is accepted on loopback only."
 
 
 def is_weak(secret: str) -> bool:

@@ -83,12 +83,17 @@ class Env(BaseSettings):
     oidc_client_id: str = Field("", description="What the provider calls this platform.")
     oidc_client_secret: str = Field("", description="The secret that goes with it.")
     oidc_name: str = Field("SSO", description="What the button of the sign-in page says.")
+    stripe_api_key: str = Field("", description="Takes card payments by Stripe; empty: transfers.")
+    stripe_webhook_secrets: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="The signing secrets (whsec_…) of Stripe's webhooks; any of them counts."
+    )
+    stripe_api_base: str = Field("", description="Another address of Stripe's API; for tests.")
     anthropic_api_key: str = Field("", description="Adds Anthropic as an upstream at bootstrap.")
     state_dir: Path = Field(ROOT / "var", description="State of `manage.py up`.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_json: bool = Field(default=True, description="JSON lines; off: readable text.")
 
-    @field_validator("allowed_hosts", "trusted_proxies", mode="before")
+    @field_validator("allowed_hosts", "trusted_proxies", "stripe_webhook_secrets", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return (

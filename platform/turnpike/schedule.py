@@ -46,6 +46,9 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "end-key-grace": every(30, "accounts.tasks.end_key_grace"),
     "publish-everything": every(300, "billing.tasks.publish_everything"),
     "expire-grants": every(60, "billing.tasks.expire_grants"),
+    "reload-credit": every(60, "billing.tasks.reload_credit"),
+    "handle-payment-events": every(60, "billing.tasks.handle_payment_events"),
+    "warn-of-low-credit": hourly("billing.tasks.warn_of_low_credit", minute=27),
     "close-periods": every(300, "billing.tasks.close_periods"),
     # Housekeeping.
     "deliver-mail": every(30, "accounts.tasks.deliver_mail"),

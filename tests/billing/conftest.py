@@ -16,6 +16,7 @@ from billing.services.catalog import SHIPPED_CATALOG
 from billing.services.documents import can_render
 from tests.billing import batch_world
 from tests.billing.catalog_file import EditCatalog
+from tests.billing.stripe_world import StripeServer, set_up_stripe
 from tests.support.flush import allow_flush
 from tests.support.running import free_port
 from turnpike.embedded import process
@@ -57,6 +58,13 @@ def simulator_url() -> Iterator[str]:
         assert process.wait_until(lambda: _answers(port, "/livez"), seconds_max=20)
         yield f"http://127.0.0.1:{port}"
         child.terminate()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StripeServer]:
+    """Our own Stripe, and a platform that is set up for it."""
+    with set_up_stripe(monkeypatch) as found:
+        yield found
 
 
 @pytest.fixture

@@ -35,6 +35,9 @@ SAFE = {
         ({"bind_host": "0.0.0.0", "debug": True}, "DEBUG"),
         ({"allowed_hosts": ("*",)}, "ALLOWED_HOSTS"),
         ({"simulator_control": True, "anthropic_api_key": "sk-ant-x"}, "SIMULATOR_CONTROL"),
+        ({"stripe_api_key": "sk_test_1"}, "STRIPE_WEBHOOK_SECRETS"),
+        ({"stripe_webhook_secrets": ("whsec_",)}, "STRIPE_WEBHOOK_SECRETS"),
+        ({"stripe_api_base": "http://stripe.example"}, "STRIPE_API_BASE"),
         (
             {"simulator_control": True, "public_base_url": "https://turnpike.example"},
             "SIMULATOR_CONTROL",

@@ -1,0 +1,62 @@
+"""mail_about_money: tells the people who look after a tenant's money."""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.utils import translation
+from django.utils.translation import gettext as _
+
+from accounts.models import Member, Role, Tenant
+from accounts.services.mail import Letter, post_mail
+from billing.models.invoices import BillingDetails
+from turnpike.kernel.errors import Conflict
+
+logger = logging.getLogger(__name__)
+
+BILLING_PATH = "/console/billing"
+RECIPIENTS_MAX = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """What a message says."""
+
+    subject: str
+    paragraphs: tuple[str, ...]
+
+
+def mail_about_money(*, tenant: Tenant, key: str, kind: str, words: Callable[[], Words]) -> None:
+    """Write to the address for invoices, else to the owners, once for the key, after the commit."""
+    details = BillingDetails.objects.filter(tenant_id=tenant.pk).first()
+    language = details.language if details is not None else settings.LANGUAGE_CODE
+    for number, address in enumerate(_recipients(tenant, details)):
+        with translation.override(language):
+            said = words()
+            letter = Letter(
+                subject=said.subject,
+                paragraphs=said.paragraphs,
+                action=_("Open billing"),
+                address=f"{settings.PUBLIC_BASE_URL}{BILLING_PATH}",
+            )
+        try:
+            post_mail(
+                key=f"{key}:{number}",
+                kind=kind,
+                to=address,
+                letter=letter,
+                tenant=tenant.pk,
+                language=language,
+            )
+        except Conflict:
+            # Whoever got so many messages today does not lack this one; the money moves anyway.
+            logger.warning("mail.too_many", extra={"kind": kind, "tenant": tenant.pk})
+
+
+def _recipients(tenant: Tenant, details: BillingDetails | None) -> Iterator[str]:
+    if details is not None and details.email:
+        yield details.email
+        return
+    owners = Member.objects.filter(tenant=tenant, role=Role.OWNER, user__is_active=True)
+    yield from owners.order_by("pk").values_list("user__email", flat=True)[:RECIPIENTS_MAX]

@@ -1,0 +1,71 @@
+"""refund_payment: gives back money that was paid and not used, by the way it came."""
+
+from django.db.models import Sum
+
+from billing.locks import lock_wallet
+from billing.models.ledger import LedgerAccount
+from billing.models.payments import Payment, PaymentReversal
+from billing.services.payments.effects import book_refund
+from billing.services.payments.provider import Declined
+from billing.services.payments.registry import provider_named
+from turnpike.control.caller import Caller
+from turnpike.control.scope import platform_scope
+from turnpike.kernel.errors import Conflict, InsufficientCredit, InvalidInput
+from turnpike.kernel.money import minor_unit
+
+Status = PaymentReversal.Status
+
+
+def refund_payment(
+    *, payment: int, amount: int, key: str, reason: str, caller: Caller
+) -> PaymentReversal:
+    """Give back; the same key again is the same refund.
+
+    Raises Conflict for more than is left of the payment or where the provider refuses,
+    InsufficientCredit where the money was used. The provider is asked before the ledger is locked:
+    credit that is used in between goes below zero.
+    """
+    with platform_scope("billing.refund_payment"):
+        row = Payment.objects.select_related("tenant").get(pk=payment)
+        if amount <= 0 or amount % minor_unit(row.currency):
+            raise InvalidInput("The amount must be above zero, in whole cents.", field="amount")
+        full_key = f"operator:{row.pk}:{key}"
+        found = PaymentReversal.objects.filter(idempotency_key=full_key).first()
+        if found is not None:
+            if found.amount_nano != amount:
+                raise Conflict("This key was used before with other content.")
+            return found
+        _check(row, amount)
+        reversal = PaymentReversal.objects.create(
+            tenant_id=row.tenant_id,
+            payment=row,
+            amount_nano=amount,
+            idempotency_key=full_key,
+            actor=caller.actor,
+            reason=reason,
+        )
+        try:
+            ref = provider_named(row.provider).refund(
+                payment_ref=row.payment_ref,
+                refund=reversal.public_id,
+                currency=row.currency,
+                amount_nano=amount,
+            )
+        except Declined as error:
+            raise Conflict(f"The payment provider refused: {error}") from error
+        PaymentReversal.objects.filter(pk=reversal.pk).update(provider_ref=ref)
+        lock_wallet(tenant=row.tenant_id)
+        book_refund(Payment.objects.select_for_update().get(pk=row.pk), reversal)
+        reversal.refresh_from_db()
+    return reversal
+
+
+def _check(payment: Payment, amount: int) -> None:
+    asked = payment.reversals.filter(status=Status.ASKED).aggregate(total=Sum("amount_nano"))
+    if amount > payment.refundable_nano - int(asked["total"] or 0):
+        raise Conflict("Less than that is left of this payment.")
+    prepaid = LedgerAccount.objects.filter(
+        tenant_id=payment.tenant_id, kind="prepaid", currency=payment.currency
+    ).first()
+    if prepaid is None or prepaid.balance_nano < amount:
+        raise InsufficientCredit("The tenant has used that money: less is left of what it paid.")
