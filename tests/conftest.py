@@ -4,11 +4,16 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+import hypothesis
 import pytest
 import redis
 
 from tests.support.redis_clients import connect
 from tests.support.running import Platform, clean_environment, running_platform, state_directory
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("turnpike", deadline=None)
+hypothesis.settings.load_profile("turnpike")
 
 
 @pytest.fixture

@@ -206,6 +206,9 @@ CELERY_BROKER_URL = (
     if _BROKER.startswith("unix://")
     else _BROKER
 )
+# Celery takes CELERY_BROKER_URL from the environment, as it is spelt there, before this setting;
+# these two come before both.
+CELERY_BROKER_READ_URL = CELERY_BROKER_WRITE_URL = CELERY_BROKER_URL
 CELERY_BEAT_SCHEDULE = BEAT_SCHEDULE
 CELERY_BEAT_SCHEDULE_FILENAME = str(ENV.state_dir / "beat-schedule")
 CELERY_TASK_IGNORE_RESULT = True
