@@ -52,7 +52,9 @@ class JoinedApp:
         path = _raw_path(scope)
         if path == "/readyz":
             await self._ready(scope, receive, send)
-        elif path in ("/metrics", "/livez") or plane_of(path, scope["method"]) == PROXY:
+        elif path == "/metrics":
+            await self._metrics(scope, receive, send)
+        elif path == "/livez" or plane_of(path, scope["method"]) == PROXY:
             await self._proxy(scope, receive, send)
         else:
             await self._control(scope, receive, send)
@@ -72,6 +74,22 @@ class JoinedApp:
         else:
             await data.replay(send)
 
+    async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The figures of both planes as one text; the proxy says who may read them."""
+        data, books = _Recorder(), _Recorder()
+        await self._proxy(scope, receive, data)
+        if data.status != 200:
+            await data.replay(send)
+            return
+        await self._control(scope, receive, books)
+        body = data.body + (books.body if books.status == 200 else b"")
+        headers = [
+            (b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
 
 class _Recorder:
     """Keeps an answer instead of sending it."""
@@ -83,6 +101,11 @@ class _Recorder:
     async def __call__(self, message: Message) -> None:
         self.status = message.get("status", self.status)
         self._messages.append(message)
+
+    @property
+    def body(self) -> bytes:
+        """What would have been sent after the headers."""
+        return b"".join(message.get("body", b"") for message in self._messages)
 
     async def replay(self, send: Send) -> None:
         for message in self._messages:

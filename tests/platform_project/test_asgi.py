@@ -68,7 +68,7 @@ async def call(app: Any, path: str, *, method: str = "GET", raw: bytes | None = 
         ("GET", "/v1/nowhere", "proxy"),
         ("HEAD", "/", "proxy"),
         ("HEAD", "/api/hello", "proxy"),
-        ("GET", "/metrics", "proxy"),
+        ("GET", "/metrics", "proxycontrol"),
         ("GET", "/livez", "proxy"),
         ("GET", "/", "control"),
         ("GET", "/api/v1/keys", "control"),

@@ -3,16 +3,15 @@
 import json
 import sys
 from argparse import ArgumentParser
-from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from billing.services.reconciliation import reconcile
+from billing.services.reconciliation import reconcile_and_keep
 
 
 class Command(BaseCommand):
-    """Runs every check and exits with 1 if one of them found a difference."""
+    """Runs every check, keeps the result, and exits with 1 if one of them found a difference."""
 
     help = (
         "Compare events, ledger, rollups, counters, wallets and Redis; exit code 1 if they differ."
@@ -24,16 +23,16 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Print what was found."""
-        findings = reconcile()
-        is_good = not any(finding.differences for finding in findings)
+        run = reconcile_and_keep(actor="command")
+        is_good = not run.differences
         if options["json"]:
-            rows = [asdict(finding) for finding in findings]
-            self.stdout.write(json.dumps({"ok": is_good, "checks": rows}))
+            self.stdout.write(json.dumps({"ok": is_good, "checks": run.findings}))
         else:
-            for finding in findings:
-                word = f"{finding.differences} differences" if finding.differences else "ok"
-                self.stdout.write(f"{finding.check:24} {word}")
-                for example in finding.examples:
+            for finding in run.findings:
+                count = finding["differences"]
+                word = f"{count} differences" if count else "ok"
+                self.stdout.write(f"{finding['check']:24} {word}")
+                for example in finding["examples"]:
                     self.stdout.write(f"    {example}")
         if not is_good:
             sys.exit(1)

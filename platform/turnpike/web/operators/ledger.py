@@ -39,6 +39,8 @@ CHECKS: dict[str, Any] = {
     "running_balances": gettext_lazy("Running balances"),
     "zero_sum": gettext_lazy("Debits and credits"),
     "wallets_and_accounts": gettext_lazy("Wallets and accounts"),
+    "holds_and_accounts": gettext_lazy("Holds and accounts"),
+    "holds_and_batches": gettext_lazy("Holds and batches"),
     "invoice_lines": gettext_lazy("Invoices and their lines"),
     "invoice_sums": gettext_lazy("Sums of invoices"),
     "invoices_and_ledger": gettext_lazy("Invoices and ledger"),
