@@ -29,6 +29,7 @@ from billing.models import (
 from billing.models.catalog import DEFAULT_BOOK
 from billing.models.state import PlatformState
 from billing.models.tiers import DEFAULT_TIER
+from billing.models.upstreams import ADMIN_CREDENTIAL
 from billing.queries.balance import pending_by_tenant
 from turnpike.contracts import snapshots
 from turnpike.contracts.snapshots import (
@@ -327,7 +328,7 @@ def _upstream(row: Upstream) -> UpstreamSnapshot:
                 concurrency=credential.concurrency,
             )
             for credential in credentials
-            if credential.is_enabled
+            if credential.is_enabled and credential.name != ADMIN_CREDENTIAL
         ),
         is_enabled=row.is_enabled,
         is_draining=row.is_draining,

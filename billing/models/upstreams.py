@@ -5,6 +5,9 @@ from django.db import models
 from billing.models.catalog import CatalogModel, PriceBook
 from turnpike.control.models import TimestampedModel
 
+# The credential of this name opens usage reports and serves no requests.
+ADMIN_CREDENTIAL = "admin"
+
 
 class Upstream(TimestampedModel):
     """A server that speaks the Messages API or chat completions."""

@@ -20,6 +20,7 @@ from billing.queries.balance import pending_by_tenant
 from billing.services.invoice_checks import INVOICE_CHECKS
 from billing.services.partitions import forgotten_until
 from billing.services.rollups import compare_counters, compare_rollups
+from billing.services.upstream_reports import compare_upstreams
 from turnpike.control.redis import redis_client, text_of
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import clock, keyspace, money
@@ -29,6 +30,7 @@ SCANNED_AT_ONCE = 1_000
 LOOKS_AT_REDIS = 3
 BEGINNING = datetime(2020, 1, 1, tzinfo=UTC)
 AHEAD = timedelta(days=2)
+REPORTED = timedelta(days=3)
 HELD_STATES = frozenset((b"open", b"settled"))
 
 
@@ -61,13 +63,19 @@ def check(name: str) -> Finding:
 def reconcile_and_keep(*, actor: str) -> ReconciliationRun:
     """Run all checks and keep what they found, for operators to read."""
     began_us = clock.now_us()
-    findings = reconcile()
+    findings = [*reconcile(), _compare_reports()]
     return ReconciliationRun.objects.create(
         differences=sum(finding.differences for finding in findings),
         findings=[asdict(finding) for finding in findings],
         took_ms=(clock.now_us() - began_us) // 1_000,
         actor=actor,
     )
+
+
+def _compare_reports() -> Finding:
+    """The newest days that are over, against the reports of the upstreams that give any."""
+    today = clock.utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
+    return _of_rows("upstreams", compare_upstreams(since=today - REPORTED, until=today))
 
 
 def _first_sure() -> datetime:

@@ -49,6 +49,7 @@ CHECKS: dict[str, Any] = {
     "unbilled": gettext_lazy("What is not billed yet"),
     "corrections_and_ledger": gettext_lazy("Corrections and ledger"),
     "credit_notes": gettext_lazy("Credit notes"),
+    "upstreams": gettext_lazy("Usage reports of upstreams"),
     "stray_rows": gettext_lazy("Stray rows"),
     "rollups": gettext_lazy("Sums for charts"),
     "counters": gettext_lazy("Spending counters"),
