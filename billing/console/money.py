@@ -6,6 +6,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 
 from accounts.console.pages import TenantPage
+from billing.console.paying import paying_context
 from billing.models.invoices import Invoice
 from billing.models.ledger import WALLET_KINDS, LedgerTxn
 from billing.queries.balance import change_of, list_grants, list_ledger, read_balance
@@ -39,6 +40,7 @@ class BillingPage(TenantPage):
         return self.page(
             "billing/money.html",
             {
+                **paying_context(self.tenant),
                 "balance": read_balance(self.tenant),
                 "grants": grants,
                 "granted_nano": sum(grant.account.balance_nano for grant in grants),

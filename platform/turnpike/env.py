@@ -124,6 +124,11 @@ class Env(BaseSettings):
         return (f"{parts.scheme}://{parts.netloc}",) if self.oidc_issuer else ()
 
     @property
+    def payment_origins(self) -> tuple[str, ...]:
+        """Where the form for a top-up may lead besides here."""
+        return ("https://checkout.stripe.com",) if self.stripe_api_key else ()
+
+    @property
     def data_plane(self) -> str:
         """The data plane's address, as this process reaches it."""
         if self.data_plane_url:

@@ -267,7 +267,7 @@ CONTENT_SECURITY_POLICY = {
         "img-src": _OWN,
         "connect-src": _OWN,
         # Browsers hold a form's redirections to this, too: that to the identity provider.
-        "form-action": (*_OWN, *ENV.identity_origins),
+        "form-action": (*_OWN, *ENV.identity_origins, *ENV.payment_origins),
         "base-uri": ("'none'",),
         "frame-ancestors": ("'none'",),
     }

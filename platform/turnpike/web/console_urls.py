@@ -3,7 +3,7 @@
 from django.urls import path
 
 from accounts.console import audit, data, invitations, members, organization, workspaces
-from billing.console import invoices, limits, logs, models, money, usage
+from billing.console import invoices, limits, logs, models, money, paying, usage
 from turnpike.web import docs_pages
 from turnpike.web.find import FindPage
 from turnpike.web.getting_started import StartPage
@@ -41,6 +41,9 @@ console = [
     path("logs", logs.LogsPage.as_view(), name="console-logs"),
     path("logs/<str:request_id>", logs.LogPage.as_view(), name="console-log"),
     path("billing", money.BillingPage.as_view(), name="console-billing"),
+    path("billing/top_up", paying.TopUpPage.as_view(), name="console-billing-top_up"),
+    path("billing/reload", paying.ReloadPage.as_view(), name="console-billing-reload"),
+    path("billing/redeem", paying.RedeemPage.as_view(), name="console-billing-redeem"),
     path("billing/details", invoices.DetailsPage.as_view(), name="console-billing-details"),
     path(
         "billing/requests/<str:request_id>", invoices.EntriesPage.as_view(), name="console-entries"

@@ -16,8 +16,10 @@ from accounts.models import Tenant
 from accounts.services import tenants
 from billing.models.tiers import Subscription
 from billing.services import tiers, wallet
+from billing.services.payments.orders import record_transfer
 from billing.snapshots import terms_of
 from turnpike.control.caller import Caller
+from turnpike.kernel import clock
 from turnpike.kernel.errors import InvalidInput
 from turnpike.web.operators.tenant_forms import (
     CloseForm,
@@ -27,6 +29,7 @@ from turnpike.web.operators.tenant_forms import (
     PaymentForm,
     PricesForm,
     TierForm,
+    TransferForm,
 )
 
 Apply = Callable[[Caller, Tenant, Any], object]
@@ -76,6 +79,19 @@ def grant(caller: Caller, tenant: Tenant, form: GrantForm) -> None:
         reason=_reason(form),
         actor=caller.actor,
         expires_at=ends_at,
+    )
+
+
+def transfer(caller: Caller, tenant: Tenant, form: TransferForm) -> None:
+    """Credit a bank transfer, once however often the form is sent."""
+    record_transfer(
+        tenant=tenant.pk,
+        amount=form.cleaned_data["amount_nano"] or 0,
+        reference=form.cleaned_data["reference"],
+        reason=_reason(form),
+        key=form.cleaned_data["once"],
+        caller=caller,
+        at=clock.utc_now(),
     )
 
 
@@ -157,6 +173,15 @@ CHANGES: Mapping[str, Change] = {
         note=gettext_lazy("Used before what was paid; booked as an expense of yours"),
         icon="coins",
         done=gettext_lazy("The credit was granted."),
+        tab="billing",
+    ),
+    "transfer": Change(
+        form=TransferForm,
+        apply=transfer,
+        title=gettext_lazy("Record a bank transfer"),
+        note=gettext_lazy("Money that you saw on your account; it can be spent at once"),
+        icon="receipt-text",
+        done=gettext_lazy("The transfer was credited."),
         tab="billing",
     ),
     "payment": Change(

@@ -48,6 +48,13 @@ class GrantForm(OnceForm):
     )
 
 
+class TransferForm(OnceForm):
+    """A bank transfer that arrived."""
+
+    amount_nano = AmountField(label=_("Amount"), help_text=_("In the currency of the wallet."))
+    reference = forms.CharField(label=_("Reference of the transfer"), max_length=200)
+
+
 class TierForm(ReasonForm):
     """Another tier."""
 
