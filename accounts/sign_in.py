@@ -5,7 +5,7 @@ The library has no types, hence the two ignores.
 
 from allauth.account import app_settings
 from allauth.account.adapter import DefaultAccountAdapter
-from allauth.account.internal.flows.login import get_authentication_records
+from allauth.account.internal.flows.login import get_authentication_records, record_authentication
 from allauth.core.exceptions import ReauthenticationRequired
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
@@ -49,6 +49,11 @@ class SecondFactorAdapter(DefaultMFAAdapter):  # type: ignore[misc]
     def decrypt(self, encrypted_text: str) -> str:
         """Open a sealed secret."""
         return sealing.unseal(encrypted_text, place=SECRETS_PLACE, master_keys=env().sealing_keys)
+
+
+def note_password(request: HttpRequest, user: User) -> None:
+    """Who has just chosen a password has proved who they are, as by signing in with it."""
+    record_authentication(request, user, method="password")
 
 
 def check_proof(request: HttpRequest, user: User) -> None:

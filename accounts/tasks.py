@@ -8,12 +8,13 @@ from accounts.services.mail import deliver_mail
 from accounts.snapshots import publish_tenant
 from turnpike.control.idempotency import purge_answers
 from turnpike.control.scope import platform_scope
+from turnpike.kernel import clock
 
 
 @shared_task(name="accounts.tasks.end_key_grace")
 def end_key_grace_task() -> int:
     """Revoke replaced keys whose grace is over."""
-    return end_graces()
+    return end_graces(at=clock.utc_now())
 
 
 @shared_task(name="accounts.tasks.publish_tenant")

@@ -14,6 +14,7 @@ from django.views import View
 from accounts.console.pages import problem_of
 from accounts.models import User
 from accounts.services.members import accept_invite
+from accounts.sign_in import note_password
 from turnpike.control.caller import Caller
 from turnpike.control.drf import client_address
 from turnpike.control.forms import ConsoleForm
@@ -62,6 +63,7 @@ class InvitationPage(View):
             return self._show(request, form, status=error.status)
         if user is None:
             login(request, member.user, backend=BACKEND)
+            note_password(request, member.user)
         request.session["tenant"] = member.tenant_id
         messages.success(request, _("Welcome. You are a member now."))
         return redirect("console")

@@ -154,10 +154,10 @@ def revoke_keys_of(*, caller: Caller, tenant: int, user: int | None = None) -> i
     return len(keys)
 
 
-def end_graces() -> int:
-    """Revoke replaced keys whose grace is over; how many there were."""
+def end_graces(*, at: datetime) -> int:
+    """Revoke replaced keys whose grace is over at a time; how many there were."""
     with platform_scope("accounts.end_graces"):
-        ended = list(list_ended_graces(clock.utc_now()))
+        ended = list(list_ended_graces(at))
     for key in ended:
         with platform_scope("accounts.end_graces"):
             lock_tenant(key.tenant_id)

@@ -7,9 +7,8 @@ tests of the same worker cannot run; here it lives as long as a module.
 import json
 import os
 import shutil
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,8 +35,6 @@ SCREENSHOTS = ROOT / "var" / "screenshots"
 WIDE, NARROW = 1360, 390
 HEIGHT = 860
 TIMEOUT_MS = 10_000
-WAIT_SECONDS = 20
-POLL_SECONDS = 0.1
 
 
 def find_chromium() -> str | None:
@@ -102,13 +99,13 @@ class Visitor:
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
-    def sign_in(self, person: dict[str, str]) -> None:
+    def sign_in(self, person: dict[str, str], *, to: str = "/console/") -> None:
         """Through the form."""
-        self.go("/accounts/login/?next=/console/")
+        self.go(f"/accounts/login/?next={to}")
         self.page.get_by_label("Email").fill(person["email"])
         self.page.get_by_label("Password").fill(person["password"])
         self.page.locator("main").get_by_role("button", name="Sign in").click()
-        self.page.wait_for_url("**/console/")
+        self.page.wait_for_url(f"**{to}")
 
 
 def visit(
@@ -117,7 +114,11 @@ def visit(
     """A new window, in English and light unless cookies say otherwise."""
     cookies: dict[str, str] = options.pop("cookies", {})
     context: BrowserContext = browser.new_context(
-        viewport={"width": width, "height": HEIGHT}, storage_state=state, **options
+        viewport={"width": width, "height": HEIGHT},
+        storage_state=state,
+        # Colours are checked when they have arrived, not on their way.
+        reduced_motion="reduce",
+        **options,
     )
     context.set_default_timeout(TIMEOUT_MS)
     for name, value in {"turnpike_theme": "light", **cookies}.items():
@@ -140,14 +141,49 @@ def people(platform: Platform) -> dict[str, dict[str, str]]:
     return found
 
 
+@pytest.fixture(scope="session")
+def sign_ins() -> dict[str, Any]:
+    """The cookies of those whom the form has let in: once for all modules."""
+    return {}
+
+
 @pytest.fixture(scope="module")
-def state(browser: Browser, platform: Platform, people: dict[str, dict[str, str]]) -> Any:
+def state(
+    browser: Browser,
+    platform: Platform,
+    people: dict[str, dict[str, str]],
+    sign_ins: dict[str, Any],
+) -> Any:
     """The cookies of the demo's owner, signed in through the form."""
-    visitor = visit(browser, platform)
-    visitor.sign_in(people["owner"])
-    found = visitor.page.context.storage_state()
-    visitor.page.context.close()
-    return found
+    if "owner" not in sign_ins:
+        visitor = visit(browser, platform)
+        visitor.sign_in(people["owner"])
+        sign_ins["owner"] = visitor.page.context.storage_state()
+        visitor.page.context.close()
+    return sign_ins["owner"]
+
+
+@pytest.fixture(scope="module")
+def operator_state(
+    browser: Browser,
+    platform: Platform,
+    people: dict[str, dict[str, str]],
+    sign_ins: dict[str, Any],
+) -> Any:
+    """The cookies of the platform's operator, signed in through the form."""
+    if "operator" not in sign_ins:
+        visitor = visit(browser, platform)
+        visitor.sign_in(people["operator"], to="/operator/")
+        sign_ins["operator"] = visitor.page.context.storage_state()
+        visitor.page.context.close()
+    return sign_ins["operator"]
+
+
+@pytest.fixture(scope="session")
+def history(platform: Platform) -> None:
+    """A month of usage, so that charts have something to show."""
+    call = f"from tests.browser.history import write; write({platform.tenant!r})"
+    platform.manage("shell", "--no-imports", "-c", call, PYTHONPATH="platform:.")
 
 
 @pytest.fixture
@@ -182,11 +218,3 @@ def receipt_exists(visitor: Visitor, request_id: str) -> bool:
     """Whether the request has been posted."""
     address = f"{visitor.platform.base_url}/console/logs/{request_id}"
     return visitor.page.request.get(address).ok
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for what the platform does by itself."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(POLL_SECONDS)

@@ -13,9 +13,9 @@ from tests.browser.conftest import (
     receipt_exists,
     send,
     visit,
-    wait_until,
 )
 from tests.support.running import Platform, post_message
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
 PAGES = (
@@ -29,13 +29,6 @@ LOOKS = (
     ("light", NARROW, "zh-hans"),
     ("dark", NARROW, "ru"),
 )
-
-
-@pytest.fixture(scope="module")
-def history(platform: Platform) -> None:
-    """A month of usage, so that charts have something to show."""
-    call = f"from tests.browser.history import write; write({platform.tenant!r})"
-    platform.manage("shell", "--no-imports", "-c", call, PYTHONPATH="platform:.")
 
 
 def test_a_key_is_shown_once_and_works_until_it_is_rotated(
@@ -156,11 +149,10 @@ def test_pages_are_whole_and_accessible(browser: Browser, platform: Platform, st
         visitor = visit(
             browser, platform, state=state, width=width, cookies=cookies, bypass_csp=True
         )
-        for place, name in enumerate(PAGES):
+        for name in PAGES[number :: len(LOOKS)]:
             visitor.go(f"/console/{name}")
             shown = f"{name or 'overview'}_{theme}_{width}_{language}"
-            if place % len(LOOKS) == number:
-                visitor.is_accessible(shown)
+            visitor.is_accessible(shown)
             visitor.photograph(shown)
         visitor.page.context.close()
 

@@ -1,6 +1,5 @@
 """The operator console in a real browser: what operators do, and what every page is held to."""
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -21,32 +20,10 @@ LOOKS = (
 )
 
 
-@pytest.fixture(scope="module")
-def history(platform: Platform) -> None:
-    """A month of usage, so that charts have something to show."""
-    call = f"from tests.browser.history import write; write({platform.tenant!r})"
-    platform.manage("shell", "--no-imports", "-c", call, PYTHONPATH="platform:.")
-
-
-@pytest.fixture(scope="module")
-def state(browser: Browser, platform: Platform) -> Any:
-    """The cookies of the operator, signed in through the form."""
-    person = json.loads((platform.state_dir / "demo.json").read_text())["operator"]
-    visitor = visit(browser, platform)
-    visitor.go("/accounts/login/?next=/operator/")
-    visitor.page.get_by_label("Email").fill(person["email"])
-    visitor.page.get_by_label("Password").fill(person["password"])
-    visitor.page.locator("main").get_by_role("button", name="Sign in").click()
-    visitor.page.wait_for_url("**/operator/")
-    found = visitor.page.context.storage_state()
-    visitor.page.context.close()
-    return found
-
-
 @pytest.fixture
-def operator(browser: Browser, platform: Platform, state: Any) -> Iterator[Visitor]:
+def operator(browser: Browser, platform: Platform, operator_state: Any) -> Iterator[Visitor]:
     """The operator at a window."""
-    visitor = visit(browser, platform, state=state)
+    visitor = visit(browser, platform, state=operator_state)
     yield visitor
     visitor.page.context.close()
 
@@ -112,15 +89,17 @@ def test_looking_at_a_tenant_changes_nothing(operator: Visitor, platform: Platfo
 
 
 @pytest.mark.usefixtures("history")
-def test_pages_are_whole_and_accessible(browser: Browser, platform: Platform, state: Any) -> None:
+def test_pages_are_whole_and_accessible(
+    browser: Browser, platform: Platform, operator_state: Any
+) -> None:
     names = pages(platform)
     for number, (theme, width, language) in enumerate(LOOKS):
         cookies = {"turnpike_theme": theme, "turnpike_language": language}
         visitor = visit(
-            browser, platform, state=state, width=width, cookies=cookies, bypass_csp=True
+            browser, platform, state=operator_state, width=width, cookies=cookies, bypass_csp=True
         )
         for place, (name, path) in enumerate(names.items()):
-            if place % len(LOOKS) != number and name not in ("dashboard", "tenants"):
+            if place % len(LOOKS) != number:
                 continue
             visitor.go(f"/operator/{path}")
             shown = f"operator_{name}_{theme}_{width}_{language}"

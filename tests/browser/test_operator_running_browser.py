@@ -1,7 +1,5 @@
 """The operator's pages that keep the platform running, in a real browser, each in one look."""
 
-from collections.abc import Iterator
-
 import pytest
 from playwright.sync_api import Browser, expect
 
@@ -11,21 +9,6 @@ from tests.support.running import Platform
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
 LOOKS = (("light", WIDE, "en"), ("dark", NARROW, "ru"))
 PAGES = ("health", "jobs", "logs", "audit", "ledger", "announcements", "mail", "settings")
-
-
-@pytest.fixture(scope="module")
-def operator_state(
-    browser: Browser, platform: Platform, people: dict[str, dict[str, str]]
-) -> Iterator[object]:
-    """The cookies of the operator, signed in through the form."""
-    visitor = visit(browser, platform)
-    visitor.go("/accounts/login/?next=/operator/")
-    visitor.page.get_by_label("Email").fill(people["operator"]["email"])
-    visitor.page.get_by_label("Password").fill(people["operator"]["password"])
-    visitor.page.locator("main").get_by_role("button", name="Sign in").click()
-    visitor.page.wait_for_url("**/operator/")
-    yield visitor.page.context.storage_state()
-    visitor.page.context.close()
 
 
 def looking(

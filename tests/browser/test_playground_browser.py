@@ -6,8 +6,9 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Visitor, receipt_exists, wait_until
+from tests.browser.conftest import Visitor, receipt_exists
 from tests.support.running import Platform
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
 CHARGED = re.compile(r"\$0\.\d{3,}")

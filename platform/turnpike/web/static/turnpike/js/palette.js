@@ -9,7 +9,8 @@ let items = [];
 let chosen = 0;
 let asked = 0;
 let timer = 0;
-let begunAt = 0;
+// No `g` was pressed yet: a page that has just opened is not in the middle of a sequence.
+let begunAt = -Infinity;
 
 function pages() {
   return [...document.querySelectorAll(".nav a, .top__right .menu__list a")].map((link) => ({
@@ -133,7 +134,7 @@ function isBusy(target) {
 }
 
 function jump(event) {
-  begunAt = 0;
+  begunAt = -Infinity;
   const link = document.querySelector(`.nav a[data-letter="${CSS.escape(event.key)}"]`);
   if (link) location.assign(link.href);
 }
