@@ -30,6 +30,7 @@ from turnpike.control.forms import ConsoleForm
 from turnpike.kernel import ids
 from turnpike.kernel.errors import InvalidInput, NotFound
 
+ICON = "turnpike/mark.svg"
 SHOWN = 50
 
 
@@ -166,8 +167,8 @@ class PrintPage(_DocumentPage):
         chosen = request.GET.get("language", "")
         language = chosen if chosen in dict(LANGUAGES) else get_language() or "en"
         back = reverse("console-invoice", args=[invoice_id])
-        style = static(STYLE)
-        response = HttpResponse(render_html(document, language=language, style=style, back=back))
+        assets = {"style": static(STYLE), "icon": static(ICON)}
+        response = HttpResponse(render_html(document, language=language, back=back, **assets))
         response["cache-control"] = "no-store"
         return response
 

@@ -51,7 +51,8 @@ def render_html(row: Invoice, *, language: str, **context: Any) -> str:
     """The document as a page."""
     with override(_checked(language)):
         return render_to_string(
-            TEMPLATE, {"sheet": sheet_of(row), "language": language, "style": "", **context}
+            TEMPLATE,
+            {"sheet": sheet_of(row), "language": language, "style": "", "icon": "", **context},
         )
 
 

@@ -172,8 +172,8 @@ def _limits(limits: Limits) -> str:
     lines = [f"| {title} | {formats.number(value)} |" for title, value in titles if value]
     if not lines:
         return ""
-    title = _("Your limit")
-    return "\n".join([f"| {title} | |\n|---|---|", *lines])
+    head = f"| {_('Limit')} | {_('Your limit')} |\n|---|---|"
+    return "\n".join([head, *lines])
 
 
 def _address(page: Page) -> str:
