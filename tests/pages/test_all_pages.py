@@ -17,16 +17,21 @@ from tests.browser.conftest import (
     receipt_exists,
     send,
     visit,
-    wait_until,
 )
 from tests.support.running import Platform
 from tests.support.servers import ROOT
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e, pytest.mark.timeout(480)]
 LANGUAGES = ("en", "ru", "zh-hans")
 LOOKS = (("light", WIDE), ("dark", WIDE), ("dark", NARROW), ("light", NARROW))
+# Width is held to in every look. What axe reads (colours, names, structure) depends on a language
+# by little: English in every look, and each other language in one look of its own.
+AXE_LOOKS = {"en": LOOKS, "ru": LOOKS[2:3], "zh-hans": LOOKS[:1]}
+PICTURED = (("light", WIDE), ("dark", NARROW))
 SCREENS = ROOT / "var" / "screens"
 HEIGHT = 860
+PAGES_MIN = 70
 # Sentences of three words or more that people read; what is data, code or a name is left out.
 TEXTS = """() => {
 const left = 'pre, code, kbd, script, style, noscript, option, .chip, .mono, .table__name, .code,'
@@ -56,21 +61,6 @@ def pages(platform: Platform, browser: Browser, state: Any) -> dict[str, list[st
     return found
 
 
-@pytest.fixture(scope="module")
-def operator(browser: Browser, platform: Platform, people: dict[str, dict[str, str]]) -> Any:
-    """The cookies of the platform's operator."""
-    visitor = visit(browser, platform)
-    page = visitor.page
-    page.goto(f"{platform.base_url}/accounts/login/?next=/operator/")
-    page.get_by_label("Email").fill(people["operator"]["email"])
-    page.get_by_label("Password").fill(people["operator"]["password"])
-    page.locator("main").get_by_role("button", name="Sign in", exact=True).click()
-    page.wait_for_load_state()
-    found = visitor.page.context.storage_state()
-    visitor.page.context.close()
-    return found
-
-
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("part", ["console", "operator", "accounts", "outside"])
 def test_every_page_in_every_look(
@@ -78,12 +68,12 @@ def test_every_page_in_every_look(
     platform: Platform,
     pages: dict[str, list[str]],
     state: Any,
-    operator: Any,
+    operator_state: Any,
     part: str,
     language: str,
 ) -> None:
     cookies = {"turnpike_language": language}
-    who = {"operator": operator, "outside": None}.get(part, state)
+    who = {"operator": operator_state, "outside": None}.get(part, state)
     visitor = visit(browser, platform, state=who, cookies=cookies, bypass_csp=True)
     chosen = [path for path in pages["pages"] if path.startswith(f"/{part}")]
     if part == "outside":
@@ -92,14 +82,18 @@ def test_every_page_in_every_look(
     visitor.page.context.close()
 
     assert chosen
-    assert problems == []
+    assert problems == [], "\n".join(problems)
 
 
 def test_the_policy_is_kept_on_every_page(
-    browser: Browser, platform: Platform, pages: dict[str, list[str]], state: Any, operator: Any
+    browser: Browser,
+    platform: Platform,
+    pages: dict[str, list[str]],
+    state: Any,
+    operator_state: Any,
 ) -> None:
     problems = []
-    for part, who in (("console", state), ("operator", operator), ("accounts", state)):
+    for part, who in (("console", state), ("operator", operator_state), ("accounts", state)):
         visitor = visit(browser, platform, state=who)
         for path in pages["pages"]:
             if path.startswith(f"/{part}"):
@@ -108,14 +102,12 @@ def test_the_policy_is_kept_on_every_page(
                 visitor.complaints.clear()
         visitor.page.context.close()
 
-    assert problems == []
+    assert problems == [], "\n".join(problems)
 
 
 def test_every_page_has_an_object_to_show(pages: dict[str, list[str]]) -> None:
-    console = [path for path in pages["lacking"] if path.startswith("/console")]
-
-    assert len(pages["pages"]) > 25
-    assert console == []
+    assert len(pages["pages"]) > PAGES_MIN
+    assert pages["lacking"] == []
 
 
 def look(visitor: Visitor, path: str, language: str) -> list[str]:
@@ -134,8 +126,10 @@ def look(visitor: Visitor, path: str, language: str) -> list[str]:
         page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
         named = f"{theme} {width} {language}"
         problems += [f"{named} too wide: {item}" for item in page.evaluate(WIDER)]
-        problems += [f"{named} axe: {item}" for item in page.evaluate(AXE_RUN)]
-        photograph(page, path, f"{theme}_{width}_{language}")
+        if (theme, width) in AXE_LOOKS[language]:
+            problems += [f"{named} axe: {item}" for item in page.evaluate(AXE_RUN)]
+        if (theme, width) in PICTURED:
+            photograph(page, path, f"{theme}_{width}_{language}")
     problems += visitor.complaints
     visitor.complaints.clear()
     return [f"{path}: {problem}" for problem in problems]
@@ -153,5 +147,5 @@ def photograph(page: Page, path: str, named: str) -> None:
     """Keep a picture as an artefact."""
     folder = SCREENS / named
     folder.mkdir(parents=True, exist_ok=True)
-    name = re.sub(r"[^a-z0-9-]+", "_", path.strip("/").split("?")[0].lower()) or "start"
-    page.screenshot(path=folder / f"{name[:80]}.jpg", type="jpeg", quality=70)
+    name = re.sub(r"[^a-z0-9-]+", "_", path.strip("/").lower()) or "start"
+    page.screenshot(path=folder / f"{name[:80]}.png")

@@ -1,0 +1,90 @@
+"""What pages need to have something to show: a month of usage, a document, mail, and the rest.
+
+Run by the platform's own interpreter, with the platform running: it posts and sends by itself.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+
+from accounts.models import Role, Tenant, Workspace
+from accounts.services.members import invite_member
+from billing.models.catalog import DEFAULT_BOOK, PriceSet
+from billing.models.usage import UsageEvent
+from billing.services.announcements import Words, announce
+from billing.services.closing import close_due_periods, draft_documents
+from billing.services.letters import Letter, write_letters
+from tests.billing.usage_world import Shop, append, make_event
+from tests.browser import history
+from tests.support.waiting import wait_until
+from turnpike.control.caller import SYSTEM
+from turnpike.control.mail_backend import list_messages
+from turnpike.control.redis import redis_client
+from turnpike.control.scope import platform_scope
+from turnpike.kernel import clock, ids
+
+SOMEBODY = "newcomer@example.com"
+WORDS = {
+    "en": Words(title="Maintenance", text="Requests are answered meanwhile."),
+    "ru": Words(title="Обслуживание", text="Запросы тем временем принимаются."),
+    "zh-hans": Words(title="维护", text="期间请求照常处理。"),
+}
+
+
+def make(tenant_id: str) -> None:
+    """Everything, once."""
+    with platform_scope("tests"):
+        tenant = Tenant.objects.get(uuid=Tenant.parse_public_id(tenant_id))
+        invite_member(caller=SYSTEM, tenant=tenant, email=SOMEBODY, role=Role.DEVELOPER)
+        _announce_and_fail()
+    history.write(tenant_id)
+    oldest = _write_request_of_last_month(tenant)
+    wait_until(lambda: _is_posted(oldest))
+    wait_until(lambda: bool(list_messages(Path(settings.EMAIL_FILE_PATH), limit=1)))
+    close_due_periods(at=clock.utc_now())
+    draft_documents(at=clock.utc_now())
+
+
+def _write_request_of_last_month(tenant: Tenant) -> UUID:
+    """A request of a month that has ended, so that there is a document."""
+    started = clock.utc_now().replace(day=1) - timedelta(days=1)
+    rid = ids.uuid7(at_ms=int(started.timestamp() * 1_000))
+    with platform_scope("tests"):
+        price_set = PriceSet.objects.filter(book__name=DEFAULT_BOOK).order_by("-pk")[0]
+        workspace = Workspace.objects.get(tenant=tenant, is_default=True)
+        key = workspace.api_keys.order_by("-pk")[0]
+    shop = Shop(tenant=tenant, workspace=workspace, key=key, price_set=price_set.pk)
+    model = history.MODELS[0][0]
+    usage = {"input_tokens": 20_000, "output_tokens": 900}
+    names: dict[str, Any] = {"model": model, "upstream_model": model, "requested_model": model}
+    append(redis_client(), make_event(shop, rid=rid, usage=usage, **names))
+    return rid
+
+
+def _is_posted(rid: UUID) -> bool:
+    with platform_scope("tests"):
+        return UsageEvent.objects.filter(request_id=rid).exists()
+
+
+def _announce_and_fail() -> None:
+    starts = clock.utc_now() + timedelta(days=2)
+    announce(
+        caller=SYSTEM,
+        kind="maintenance",
+        severity="info",
+        words=WORDS,
+        starts_at=starts,
+        ends_at=starts + timedelta(hours=1),
+    )
+    letter = Letter(
+        stream="usage",
+        stream_id="1-1",
+        body=b"no event",
+        fingerprint=b"f" * 32,
+        request=None,
+        error="The event cannot be read: it is no JSON.",
+    )
+    write_letters([letter])
