@@ -44,7 +44,7 @@ for (let node = walker.nextNode(); node; node = walker.nextNode()) {
 }
 return found;
 }"""
-ENGLISH = re.compile(r"(?:\b[A-Za-z]{2,}\b[ ,'-]*){3,}")
+ENGLISH = re.compile(r"(?:\b[A-Za-z]{2,}[,'-]? ){2,}[A-Za-z]{2,}")
 OTHER = {"ru": re.compile(r"[\u0400-\u04ff]"), "zh-hans": re.compile(r"[\u4e00-\u9fff]")}
 
 
