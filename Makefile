@@ -14,7 +14,7 @@ export PIP_NO_INPUT := 1
 # Checks of the code need no servers and no secrets of their own.
 LINT_ENVIRONMENT := SECRET_KEY=only-for-reading-the-code-0123456789 DATABASE_URL= STATE_DIR=/nonexistent
 
-.PHONY: help up test test-pages check lint format lock bench storm test-billing test-clients test-cluster clean
+.PHONY: help up test test-pages check lint format lock bench storm test-billing test-clients test-cluster test-scale clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ test-clients: $(VENV)/ready-dev ## Other people's clients, in environments of th
 
 test-cluster: $(VENV)/ready-dev ## Both planes on a Valkey Cluster of three primaries and replicas, which are killed
 	$(BIN)/python -m pytest tests/cluster -n 0 --timeout=300 $(ARGS)
+
+test-scale: $(VENV)/ready-dev ## Every page of both consoles over a million usage events: times, queries, plans
+	$(BIN)/python -m pytest tests/scale -n 0 --timeout=600 -s $(ARGS)
 
 clean: ## Remove what was built; var/ with its data stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov *.egg-info

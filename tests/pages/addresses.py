@@ -53,6 +53,12 @@ OPEN = (
 def main(tenant_id: str, request_id: str) -> None:
     """Print them."""
     samples.make(tenant_id)
+    pages, lacking = find_pages(tenant_id, request_id)
+    print(json.dumps({"pages": pages, "lacking": lacking}))  # noqa: T201
+
+
+def find_pages(tenant_id: str, request_id: str) -> tuple[list[str], list[str]]:
+    """Every page's address, and the routes that an object is missing for."""
     pages, lacking = [*OPEN], []
     with platform_scope("tests"):
         tenant = Tenant.objects.get(uuid=Tenant.parse_public_id(tenant_id))
@@ -62,7 +68,7 @@ def main(tenant_id: str, request_id: str) -> None:
             found = [_filled(path, dict(zip(names, row, strict=True))) for row in product(*choices)]
             pages += found
             lacking += [] if found else [f"/{path}"]
-    print(json.dumps({"pages": sorted(set(pages)), "lacking": lacking}))  # noqa: T201
+    return sorted(set(pages)), lacking
 
 
 def _routes(patterns: Any, before: str) -> Iterator[tuple[str, URLPattern]]:

@@ -1,5 +1,6 @@
 """API keys: the list with what each spent, making one, and what can be done to it."""
 
+import contextlib
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,10 +18,12 @@ from accounts.services.keys import IssuedKey
 from billing.models import CatalogModel
 from billing.queries.usage import last_used_at, sum_span
 from turnpike.control.caller import Power
+from turnpike.control.pages import parse_bigint
 from turnpike.kernel import clock
 from turnpike.kernel.errors import Conflict, InvalidInput
 from turnpike.web.key_forms import COLUMNS, GRACES, KeyForm, RotateForm
 
+SHOWN = 50
 EXPIRES_SOON = timedelta(days=7)
 UNUSED_AFTER = timedelta(days=30)
 LOOK_BACK = timedelta(days=90)
@@ -80,10 +83,12 @@ class KeysPage(TenantPage):
         ended = [row for row in shown if row["state"] in ENDED]
         alive = [row for row in shown if row["state"] not in ENDED]
         can_write = self.caller.has_power(Power.KEYS_WRITE)
+        page, older = self._page(ended if wanted == "ended" else alive)
         return self.page(
             "turnpike/keys.html",
             {
-                "keys": ended if wanted == "ended" else alive,
+                "keys": page,
+                "next": older,
                 "wanted": wanted,
                 "alive": len(alive),
                 "ended": len(ended),
@@ -100,6 +105,14 @@ class KeysPage(TenantPage):
             },
             status=status,
         )
+
+    def _page(self, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int | None]:
+        """The rows of one page, and the number before which the next one begins."""
+        with contextlib.suppress(KeyError, ValueError):
+            before = parse_bigint(self.request.GET["before"])
+            rows = [row for row in rows if row["key"].pk < before]
+        shown = rows[:SHOWN]
+        return shown, shown[-1]["key"].pk if len(rows) > SHOWN else None
 
     def _form(self, posted: Any = None) -> KeyForm:
         rows = access_workspaces(self.caller, power=Power.WORKSPACES_READ)
