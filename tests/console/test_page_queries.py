@@ -5,7 +5,6 @@ import redis
 from django.db import connection
 
 from billing.services.catalog import import_catalog
-from tests.billing.batch_world import small_catalog
 from tests.console.console_world import make_document, make_world
 from tests.scale.bulk import Crowd, analyze, fill, make_crowd
 from tests.scale.rounds import Tour, make_tour
@@ -21,7 +20,7 @@ PAGES_MIN = 40
 def crowd(redis_client: redis.Redis) -> tuple[Crowd, Tour]:
     """Tenants with few requests, and the pages over them."""
     with platform_scope("tests"):
-        import_catalog(small_catalog())
+        import_catalog()
     world = make_world(redis_client)
     make_document(world)
     crowd = make_crowd(world.shop, keys=KEYS)
