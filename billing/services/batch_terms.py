@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from billing.models.catalog import PriceSet as PriceSetRow
-from billing.models.upstreams import Route, Upstream, UpstreamCredential
+from billing.models.upstreams import ADMIN_CREDENTIAL, Route, Upstream, UpstreamCredential
 from billing.services.prices import load_price_sets
 from billing.snapshots import list_models, tier_of_tenant
 from turnpike.contracts.demand import Demand, hold_micro
@@ -119,6 +119,7 @@ def read_terms(key: KeySnapshot, *, at: datetime) -> BatchTerms:
     credentials: dict[int, list[int]] = defaultdict(list)
     for upstream, credential in (
         UpstreamCredential.objects.filter(is_enabled=True)
+        .exclude(name=ADMIN_CREDENTIAL)
         .order_by("pk")
         .values_list("upstream_id", "pk")
     ):
