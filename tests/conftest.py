@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import hypothesis
 import pytest
 import redis
+from django.utils import translation
 
 from tests.support.redis_clients import connect
 from tests.support.running import Platform, clean_environment, running_platform, state_directory
@@ -14,6 +15,12 @@ from tests.support.running import Platform, clean_environment, running_platform,
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("turnpike", deadline=None)
 hypothesis.settings.load_profile("turnpike")
+
+
+@pytest.fixture(autouse=True)
+def _no_language_left() -> None:
+    """A page that a test before asked for leaves its language in the thread, as Django does."""
+    translation.deactivate()
 
 
 @pytest.fixture
