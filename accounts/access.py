@@ -9,7 +9,18 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 
-from accounts.models import ApiKey, AuditEvent, Invite, Member, Role, Tenant, User, Workspace
+from accounts.models import (
+    ApiKey,
+    AuditEvent,
+    Invite,
+    Member,
+    Role,
+    Tenant,
+    User,
+    WebhookDelivery,
+    WebhookEndpoint,
+    Workspace,
+)
 from turnpike.control.caller import ALL_POWERS, Caller, Power
 from turnpike.control.models import PublicModel
 from turnpike.kernel.errors import NotFound, PermissionDenied
@@ -20,6 +31,7 @@ _DEVELOPER = _VIEWER | {
     Power.KEYS_WRITE,
     Power.MEMBERS_READ,
     Power.REQUESTS_READ,
+    Power.WEBHOOKS_READ,
 }
 _BILLING = _VIEWER | {Power.BILLING_READ, Power.BILLING_WRITE}
 
@@ -137,6 +149,37 @@ def access_audit_events(caller: Caller, *, power: Power) -> QuerySet[AuditEvent]
     """The audit log of the caller's tenant."""
     check_power(caller, power)
     return AuditEvent.objects.filter(tenant_id=_tenant_of(caller))
+
+
+def access_webhooks(caller: Caller, *, power: Power) -> QuerySet[WebhookEndpoint]:
+    """The webhook endpoints of the caller's tenant."""
+    check_power(caller, power)
+    return WebhookEndpoint.objects.filter(tenant_id=_tenant_of(caller))
+
+
+def access_webhook(caller: Caller, webhook_id: str, *, power: Power) -> WebhookEndpoint:
+    """A webhook endpoint of the caller's tenant by its public id."""
+    rows = access_webhooks(caller, power=power)
+    endpoint = rows.filter(uuid=_uuid_of(WebhookEndpoint, webhook_id)).first()
+    if endpoint is None:
+        raise NotFound("There is no such webhook endpoint.")
+    return endpoint
+
+
+def access_deliveries(caller: Caller, *, power: Power) -> QuerySet[WebhookDelivery]:
+    """What was sent to the endpoints of the caller's tenant, or will be."""
+    check_power(caller, power)
+    rows = WebhookDelivery.objects.filter(tenant_id=_tenant_of(caller))
+    return rows.select_related("event", "endpoint")
+
+
+def access_delivery(caller: Caller, delivery_id: str, *, power: Power) -> WebhookDelivery:
+    """A delivery of the caller's tenant by its public id."""
+    rows = access_deliveries(caller, power=power)
+    delivery = rows.filter(uuid=_uuid_of(WebhookDelivery, delivery_id)).first()
+    if delivery is None:
+        raise NotFound("There is no such delivery.")
+    return delivery
 
 
 def _tenant_of(caller: Caller) -> int:

@@ -5,6 +5,7 @@ from celery import shared_task
 from accounts.services.audit import check_chains
 from accounts.services.keys import end_graces
 from accounts.services.mail import deliver_mail
+from accounts.services.webhook_delivery import deliver_webhooks
 from accounts.snapshots import publish_tenant
 from turnpike.control.idempotency import purge_answers
 from turnpike.control.scope import platform_scope
@@ -40,3 +41,9 @@ def purge_answers_task() -> int:
 def deliver_mail_task() -> int:
     """Send the mail that is due."""
     return deliver_mail()
+
+
+@shared_task(name="accounts.tasks.deliver_webhooks")
+def deliver_webhooks_task() -> int:
+    """Send the events that are due to the endpoints of tenants."""
+    return deliver_webhooks()

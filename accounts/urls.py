@@ -2,7 +2,7 @@
 
 from django.urls import include, path
 
-from accounts.api import audit, keys, members, tenants, workspaces
+from accounts.api import audit, keys, members, tenants, webhooks, workspaces
 
 api = [
     path("tenant", tenants.OwnTenantView.as_view()),
@@ -21,6 +21,13 @@ api = [
     path("keys/<str:key_id>/enable", keys.EnableKeyView.as_view()),
     path("keys/<str:key_id>/rotate", keys.RotateKeyView.as_view()),
     path("keys/<str:key_id>/revoke", keys.RevokeKeyView.as_view()),
+    path("webhooks", webhooks.WebhooksView.as_view()),
+    path("webhooks/deliveries/<str:delivery_id>", webhooks.DeliveryView.as_view()),
+    path("webhooks/deliveries/<str:delivery_id>/replay", webhooks.ReplayDeliveryView.as_view()),
+    path("webhooks/<str:webhook_id>", webhooks.WebhookView.as_view()),
+    path("webhooks/<str:webhook_id>/rotate", webhooks.RotateWebhookView.as_view()),
+    path("webhooks/<str:webhook_id>/test", webhooks.TestWebhookView.as_view()),
+    path("webhooks/<str:webhook_id>/deliveries", webhooks.DeliveriesView.as_view()),
     path("audit", audit.AuditView.as_view()),
     path("operator/tenants", tenants.OperatorTenantsView.as_view()),
     path("operator/tenants/<str:tenant_id>", tenants.OperatorTenantView.as_view()),

@@ -31,16 +31,29 @@ from accounts.models.people import (
     UserManager,
     Workspace,
 )
+from accounts.models.webhooks import (
+    EVENT_TYPES_MAX,
+    RESPONSE_CHARACTERS_MAX,
+    URL_LENGTH_MAX,
+    NoticePreference,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
+)
 from turnpike.control.idempotency import IdempotentAnswer
 
 __all__ = [
     "EMAIL_LENGTH_MAX",
+    "EVENT_TYPES_MAX",
     "IP_RANGES_MAX",
     "MODELS_MAX",
     "MODEL_NAME_LENGTH_MAX",
     "NAME_LENGTH_MAX",
     "REASON_LENGTH_MAX",
+    "RESPONSE_CHARACTERS_MAX",
     "SCOPES_MAX",
+    "URL_LENGTH_MAX",
     "ApiKey",
     "ApiKeyStatus",
     "AuditAnchor",
@@ -53,6 +66,7 @@ __all__ = [
     "LimitedModel",
     "Mail",
     "Member",
+    "NoticePreference",
     "PlatformSetting",
     "RetentionRun",
     "Role",
@@ -61,5 +75,9 @@ __all__ = [
     "TenantStatus",
     "User",
     "UserManager",
+    "WebhookAttempt",
+    "WebhookDelivery",
+    "WebhookEndpoint",
+    "WebhookEvent",
     "Workspace",
 ]

@@ -81,10 +81,15 @@ class User(AbstractBaseUser, PermissionsMixin, PublicModel):
 
 
 class BudgetedModel(models.Model):
-    """What a scope may spend in a UTC day and month; null: no budget here."""
+    """What a scope may spend in a UTC day and month; null: no budget here.
+
+    A budget that does not block refuses nothing; alerts alone tell of it.
+    """
 
     daily_budget_nano = models.BigIntegerField(null=True, blank=True)
     monthly_budget_nano = models.BigIntegerField(null=True, blank=True)
+    daily_budget_blocks = models.BooleanField(default=True, db_default=True)
+    monthly_budget_blocks = models.BooleanField(default=True, db_default=True)
 
     class Meta:
         abstract = True
@@ -98,12 +103,15 @@ class BudgetedModel(models.Model):
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
-        """The budgets that are set, in micros rounded down, as the data plane reads them."""
-        amounts = ((PERIOD_DAY, self.daily_budget_nano), (PERIOD_MONTH, self.monthly_budget_nano))
+        """The budgets that block, in micros rounded down, as the data plane reads them."""
+        amounts = (
+            (PERIOD_DAY, self.daily_budget_nano, self.daily_budget_blocks),
+            (PERIOD_MONTH, self.monthly_budget_nano, self.monthly_budget_blocks),
+        )
         return tuple(
             Budget(period=period, limit_micro=money.micros_down(nanos))
-            for period, nanos in amounts
-            if nanos is not None
+            for period, nanos, blocks in amounts
+            if nanos is not None and blocks
         )
 
 

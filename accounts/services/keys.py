@@ -19,6 +19,7 @@ from accounts.models import (
     Workspace,
 )
 from accounts.queries import list_ended_graces, list_live_keys
+from accounts.services import webhook_events
 from accounts.services.audit import record_audit
 from accounts.services.policy import lock_tenant, touch_tenant
 from accounts.services.settings import LIMITED_FIELDS, apply_changes, check_changes, plain
@@ -73,6 +74,7 @@ def issue_key(
         target=issued.key.public_id,
         after=describe_key(issued.key),
     )
+    tell_of_key(webhook_events.KEY_CREATED, issued.key, caller)
     touch_tenant(workspace.tenant_id, keys=[issued.key.pk])
     return issued
 
@@ -128,6 +130,13 @@ def rotate_key(*, caller: Caller, key: ApiKey, grace: timedelta) -> IssuedKey:
             "grace_ends_at": clock.rfc3339(changes["grace_ends_at"]),
         },
     )
+    tell_of_key(
+        webhook_events.KEY_ROTATED,
+        row,
+        caller,
+        replaced_by=issued.key.public_id,
+        grace_ends_at=clock.rfc3339(changes["grace_ends_at"]),
+    )
     touch_tenant(row.tenant_id, keys=[row.pk, issued.key.pk])
     return issued
 
@@ -138,7 +147,8 @@ def revoke_keys_of(*, caller: Caller, tenant: int, user: int | None = None) -> i
     rows = ApiKey.objects.filter(tenant_id=tenant, revoked_at__isnull=True)
     if user is not None:
         rows = rows.filter(created_by_id=user)
-    keys, now = list(rows.order_by("pk")), clock.utc_now()
+    keys = list(rows.select_related("workspace").order_by("pk"))
+    now = clock.utc_now()
     for key in keys:
         before, after = apply_changes(key, {"revoked_at": now})
         record_audit(
@@ -149,6 +159,7 @@ def revoke_keys_of(*, caller: Caller, tenant: int, user: int | None = None) -> i
             before=before,
             after=after,
         )
+        tell_of_key(webhook_events.KEY_REVOKED, key, caller)
     if keys:
         touch_tenant(tenant, keys=[key.pk for key in keys])
     return len(keys)
@@ -172,6 +183,23 @@ def describe_key(key: ApiKey) -> dict[str, Any]:
     """A key's settings for the audit log: nothing of its secret but the hint."""
     values = {name: plain(getattr(key, name)) for name in sorted(CHANGEABLE)}
     return {"kind": key.kind, "hint": key.hint, "workspace": key.workspace.public_id, **values}
+
+
+def tell_of_key(kind: str, key: ApiKey, caller: Caller, **more: str) -> None:
+    """Emit an event about a key; its workspace is read where it is not there."""
+    webhook_events.emit_event(
+        tenant=key.tenant_id,
+        kind=kind,
+        data={
+            "key": key.public_id,
+            "name": key.name,
+            "hint": key.hint,
+            "kind": key.kind,
+            "workspace": key.workspace.public_id,
+            "actor": caller.actor,
+            **more,
+        },
+    )
 
 
 def _create(caller: Caller, values: Mapping[str, Any]) -> IssuedKey:
@@ -215,6 +243,8 @@ def _change(caller: Caller, row: ApiKey, changes: Mapping[str, Any], *, action: 
         before=before,
         after=after,
     )
+    if "revoked_at" in changes:
+        tell_of_key(webhook_events.KEY_REVOKED, row, caller)
     touch_tenant(row.tenant_id, keys=[row.pk])
     return row
 

@@ -22,6 +22,7 @@ from accounts.models import (
     User,
 )
 from accounts.queries import find_invite_by_hash
+from accounts.services import webhook_events
 from accounts.services.audit import record_audit
 from accounts.services.invite_letters import mail_invite
 from accounts.services.keys import revoke_keys_of
@@ -119,6 +120,7 @@ def accept_invite(
             request_id=caller.request_id,
         )
         _record(acting, invite, "invite.accepted", after={"user": person.public_id})
+        _tell(webhook_events.MEMBER_JOINED, member, acting)
     return member
 
 
@@ -130,6 +132,7 @@ def add_member(*, caller: Caller, tenant: Tenant, user: User, role: str) -> Memb
         raise Conflict("This person is a member already.")
     member = Member.objects.create(tenant=tenant, user=user, role=role)
     _record_member(caller, member, "member.added", after={"role": role})
+    _tell(webhook_events.MEMBER_JOINED, member, caller)
     return member
 
 
@@ -162,9 +165,24 @@ def remove_member(*, caller: Caller, member: Member, is_revoking_keys: bool = Tr
         check_role(caller, row.role)
     _check_not_last_owner(row)
     _record_member(caller, row, "member.removed", before={"role": row.role})
+    _tell(webhook_events.MEMBER_REMOVED, row, caller)
     revoked = _revoke_keys(caller, row) if is_revoking_keys else 0
     row.delete()
     return revoked
+
+
+def _tell(kind: str, member: Member, caller: Caller) -> None:
+    user = member.user
+    webhook_events.emit_event(
+        tenant=member.tenant_id,
+        kind=kind,
+        data={
+            "user": user.public_id,
+            "email": user.email,
+            "role": member.role,
+            "actor": caller.actor,
+        },
+    )
 
 
 def _revoke_keys(caller: Caller, member: Member) -> int:

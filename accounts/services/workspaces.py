@@ -5,8 +5,10 @@ from typing import Any
 
 from accounts.models import ApiKey, Tenant, Workspace
 from accounts.services.audit import record_audit
+from accounts.services.keys import tell_of_key
 from accounts.services.policy import lock_tenant, touch_tenant
 from accounts.services.settings import LIMITED_FIELDS, apply_changes, check_changes
+from accounts.services.webhook_events import KEY_REVOKED
 from turnpike.control.caller import Caller
 from turnpike.kernel import clock
 from turnpike.kernel.errors import Conflict
@@ -63,7 +65,8 @@ def archive_workspace(*, caller: Caller, workspace: Workspace) -> Workspace:
         raise Conflict("The default workspace cannot be archived.")
     apply_changes(row, {"archived_at": now})
     live = ApiKey.objects.filter(workspace=row, revoked_at__isnull=True)
-    keys = list(live.values_list("pk", flat=True))
+    ended = list(live.order_by("pk"))
+    keys = [key.pk for key in ended]
     ApiKey.objects.filter(pk__in=keys).update(revoked_at=now)
     record_audit(
         actor=caller,
@@ -72,6 +75,8 @@ def archive_workspace(*, caller: Caller, workspace: Workspace) -> Workspace:
         target=row.public_id,
         after={"archived_at": clock.rfc3339(now), "revoked_keys": len(keys)},
     )
+    for key in ended:
+        tell_of_key(KEY_REVOKED, key, caller)
     touch_tenant(row.tenant_id, keys=keys)
     return row
 

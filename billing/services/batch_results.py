@@ -15,6 +15,7 @@ from uuid import UUID
 from django.db import connection, transaction
 from django.db.models import Count, Sum
 
+from accounts.services.webhook_events import BATCH_ENDED, emit_event
 from billing.locks import lock_wallet
 from billing.models.batches import BatchItem, BatchPart, MessageBatch
 from billing.models.usage import UsageEvent as EventRow
@@ -104,6 +105,12 @@ def finish_if_done(*, batch: UUID) -> bool:
             state=MessageBatch.State.ENDED,
             ended_at=now,
             **{name: counts.get(name, 0) for name in ENDS},
+        )
+        emit_event(
+            tenant=row.tenant_id,
+            kind=BATCH_ENDED,
+            data={"batch": row.public_id, **{name: counts.get(name, 0) for name in ENDS}},
+            key=f"batch:{batch}",
         )
         end_hold(hold=batch, at=now)
         transaction.on_commit(partial(publish_wallet, tenant=row.tenant_id))

@@ -16,6 +16,7 @@ from django.db import transaction
 
 from accounts.models import Tenant
 from accounts.services.audit import record_audit
+from accounts.services.webhook_events import INVOICE_FINALIZED, emit_event
 from billing.locks import lock_invoice, lock_period, lock_wallet, next_number
 from billing.models.invoices import BillingDetails, Invoice, InvoiceLine, InvoiceTax, Seller
 from billing.models.ledger import BillingPeriod, Wallet
@@ -85,6 +86,18 @@ def finalize_invoice(*, invoice: int, at: datetime, actor: Caller | str = SYSTEM
         row.save()
         _post_invoice(row, actor=actor)
         note(row, "invoice.finalized", actor=actor)
+        emit_event(
+            tenant=tenant,
+            kind=INVOICE_FINALIZED,
+            data={
+                "invoice": row.public_id,
+                "number": row.number,
+                "total": money.format_amount(row.total_nano),
+                "currency": row.currency,
+                "status": str(row.status),
+            },
+            key=f"invoice:{row.public_id}",
+        )
         transaction.on_commit(partial(publish_wallet, tenant=tenant))
     return row
 

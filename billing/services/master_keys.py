@@ -1,10 +1,11 @@
-"""reseal_credentials: brings every upstream credential under the first master key."""
+"""reseal_credentials: brings credentials and webhook secrets under the first master key."""
 
 from dataclasses import dataclass
 
 from django.db import transaction
 
 from accounts.services.audit import record_audit
+from accounts.services.webhooks import reseal_webhooks
 from billing.models.batches import MessageBatch
 from billing.models.upstreams import UpstreamCredential
 from billing.services.batch_content import reseal_batch_key
@@ -53,6 +54,10 @@ def reseal_credentials(*, is_dry_run: bool = False) -> Resealing:
                 row.sealed = sealing.seal(secret, place=place, master_keys=keys)
                 row.save()
     resealed += _reseal_batches(first, unopened, is_dry_run=is_dry_run)
+    with platform_scope("billing.reseal_credentials"):
+        webhooks, closed = reseal_webhooks(is_dry_run=is_dry_run)
+    resealed += webhooks
+    unopened.extend(closed)
     if resealed and not is_dry_run:
         _record(first, resealed)
     return Resealing(master_key=first, resealed=resealed, current=current, unopened=tuple(unopened))

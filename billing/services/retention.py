@@ -27,6 +27,7 @@ from accounts.services.platform_settings import (
     KEEP_MAIL_DAYS,
     read_settings,
 )
+from accounts.services.webhook_delivery import purge_webhooks
 from billing.models.upkeep import ComponentDay, ReconciliationRun
 from billing.models.usage import DeadLetter
 from billing.services.periods import month_of
@@ -38,6 +39,7 @@ from turnpike.kernel import clock, ids
 logger = logging.getLogger(__name__)
 
 HEALTH_KEPT = timedelta(days=400)
+WEBHOOKS_KEPT = timedelta(days=30)
 LETTERS_KEPT = timedelta(days=90)
 RUNS_KEPT = timedelta(days=400)
 PARTITION_PREFIX = "billing_usage_event_"
@@ -149,6 +151,7 @@ _KINDS: Mapping[str, Callable[[datetime, Mapping[str, Any]], int]] = {
     "events": _forget_events,
     "audit": _cut_audit,
     "mail": _purge_mail,
+    "webhooks": lambda at, _days: purge_webhooks(before=at - WEBHOOKS_KEPT),
     "invitations": _blank_invites,
     "exports": lambda _at, _days: expire_exports(),
     "sessions": _purge_sessions,

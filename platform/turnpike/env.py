@@ -88,6 +88,9 @@ class Env(BaseSettings):
         (), description="The signing secrets (whsec_…) of Stripe's webhooks; any of them counts."
     )
     stripe_api_base: str = Field("", description="Another address of Stripe's API; for tests.")
+    webhooks_allow_loopback: bool = Field(
+        default=False, description="Lets webhooks reach this machine, over http too; to develop."
+    )
     anthropic_api_key: str = Field("", description="Adds Anthropic as an upstream at bootstrap.")
     state_dir: Path = Field(ROOT / "var", description="State of `manage.py up`.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")

@@ -7,6 +7,7 @@ from celery.schedules import crontab
 
 USAGE_QUEUE = "usage"
 BATCH_QUEUE = "batches"
+WEBHOOK_QUEUE = "webhooks"
 
 
 def every(seconds: float, task: str, *, queue: str = "celery") -> dict[str, Any]:
@@ -51,6 +52,7 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "warn-of-low-credit": hourly("billing.tasks.warn_of_low_credit", minute=27),
     "close-periods": every(300, "billing.tasks.close_periods"),
     # Housekeeping.
+    "deliver-webhooks": every(5, "accounts.tasks.deliver_webhooks", queue=WEBHOOK_QUEUE),
     "deliver-mail": every(30, "accounts.tasks.deliver_mail"),
     "reconcile-usage": hourly("billing.tasks.reconcile_usage", minute=17),
     "check-audit-chains": daily("accounts.tasks.check_audit_chains", hour=3, minute=10),

@@ -9,7 +9,7 @@ from turnpike.control.mail_backend import parse_mail_url
 from turnpike.env import ROOT, env
 from turnpike.kernel import logs
 from turnpike.kernel.cluster_url import is_cluster_url
-from turnpike.schedule import BATCH_QUEUE, BEAT_SCHEDULE, USAGE_QUEUE
+from turnpike.schedule import BATCH_QUEUE, BEAT_SCHEDULE, USAGE_QUEUE, WEBHOOK_QUEUE
 
 ENV = env()
 
@@ -209,6 +209,7 @@ CELERY_BROKER_URL = (
 # Celery takes CELERY_BROKER_URL from the environment, as it is spelt there, before this setting;
 # these two come before both.
 CELERY_BROKER_READ_URL = CELERY_BROKER_WRITE_URL = CELERY_BROKER_URL
+WEBHOOKS_ALLOW_LOOPBACK = ENV.webhooks_allow_loopback
 CELERY_BEAT_SCHEDULE = BEAT_SCHEDULE
 CELERY_BEAT_SCHEDULE_FILENAME = str(ENV.state_dir / "beat-schedule")
 CELERY_TASK_IGNORE_RESULT = True
@@ -218,6 +219,7 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TASK_ROUTES = {
     "billing.tasks.ingest_usage": {"queue": USAGE_QUEUE},
     "billing.tasks.run_batches": {"queue": BATCH_QUEUE},
+    "accounts.tasks.deliver_webhooks": {"queue": WEBHOOK_QUEUE},
 }
 CELERY_TASK_TIME_LIMIT = 300
 CELERY_TIMEZONE = "UTC"

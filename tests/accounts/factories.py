@@ -5,11 +5,12 @@ from typing import Any
 from rest_framework.test import APIClient
 
 from accounts.access import ROLE_POWERS
-from accounts.models import ApiKey, Member, Role, Tenant, User, Workspace
+from accounts.models import ApiKey, Member, Role, Tenant, User, WebhookEndpoint, Workspace
 from accounts.queries import get_default_workspace
 from accounts.services.keys import IssuedKey, issue_key
 from accounts.services.members import SentInvite, add_member, invite_member
 from accounts.services.tenants import create_tenant
+from accounts.services.webhooks import create_webhook, send_test
 from accounts.services.workspaces import create_workspace
 from turnpike.control.caller import SYSTEM, Caller, Power
 from turnpike.control.scope import platform_scope
@@ -65,6 +66,14 @@ def make_invite(tenant: Tenant, email: str = "", role: str = Role.VIEWER) -> Sen
     with platform_scope(REASON):
         address = email or f"{ids.uuid7().hex}@example.com"
         return invite_member(caller=SYSTEM, tenant=tenant, email=address, role=role)
+
+
+def make_webhook(tenant: Tenant, url: str = "https://example.com/hooks") -> WebhookEndpoint:
+    """An endpoint that wants everything, with a test event that waits."""
+    with platform_scope(REASON):
+        issued = create_webhook(caller=SYSTEM, tenant=tenant, url=url, description="")
+        send_test(caller=SYSTEM, endpoint=issued.endpoint)
+        return issued.endpoint
 
 
 def caller_of(member: Member) -> Caller:

@@ -22,12 +22,14 @@ from tests.accounts.factories import (
     make_key,
     make_member,
     make_user,
+    make_webhook,
     make_workspace,
     management_client,
     signed_in,
 )
 from turnpike.control.caller import Power
 from turnpike.control.drf import TenantView
+from turnpike.control.scope import platform_scope
 
 METHODS = ("get", "post", "put", "patch", "delete")
 ALL = {Role.OWNER, Role.ADMIN, Role.DEVELOPER, Role.BILLING, Role.VIEWER}
@@ -92,6 +94,33 @@ MATRIX: dict[tuple[str, str], Rule] = {
     ("post", "keys/<str:key_id>/enable"): Rule(roles=BUILDERS, power=Power.KEYS_WRITE, status=409),
     ("post", "keys/<str:key_id>/rotate"): Rule(roles=BUILDERS, power=Power.KEYS_WRITE, status=201),
     ("post", "keys/<str:key_id>/revoke"): Rule(roles=BUILDERS, power=Power.KEYS_WRITE),
+    ("get", "webhooks"): Rule(roles=BUILDERS, power=Power.WEBHOOKS_READ),
+    ("post", "webhooks"): Rule(
+        roles=MANAGERS,
+        power=Power.WEBHOOKS_WRITE,
+        body={"url": "https://example.com/other"},
+        status=201,
+    ),
+    ("get", "webhooks/deliveries/<str:delivery_id>"): Rule(
+        roles=BUILDERS, power=Power.WEBHOOKS_READ
+    ),
+    ("post", "webhooks/deliveries/<str:delivery_id>/replay"): Rule(
+        roles=MANAGERS, power=Power.WEBHOOKS_WRITE, status=202
+    ),
+    ("get", "webhooks/<str:webhook_id>"): Rule(roles=BUILDERS, power=Power.WEBHOOKS_READ),
+    ("patch", "webhooks/<str:webhook_id>"): Rule(
+        roles=MANAGERS, power=Power.WEBHOOKS_WRITE, body={"is_enabled": False}
+    ),
+    ("delete", "webhooks/<str:webhook_id>"): Rule(
+        roles=MANAGERS, power=Power.WEBHOOKS_WRITE, status=204
+    ),
+    ("post", "webhooks/<str:webhook_id>/rotate"): Rule(roles=MANAGERS, power=Power.WEBHOOKS_WRITE),
+    ("post", "webhooks/<str:webhook_id>/test"): Rule(
+        roles=MANAGERS, power=Power.WEBHOOKS_WRITE, status=202
+    ),
+    ("get", "webhooks/<str:webhook_id>/deliveries"): Rule(
+        roles=BUILDERS, power=Power.WEBHOOKS_READ
+    ),
     ("get", "audit"): Rule(roles=MANAGERS, power=Power.AUDIT_READ),
     ("get", "operator/tenants"): Rule(roles=STAFF),
     ("post", "operator/tenants"): Rule(roles=STAFF, body={"name": "N", **REASON}, status=201),
@@ -116,7 +145,12 @@ def _routes_in_code() -> set[tuple[str, str]]:
 def _objects_of(tenant: Tenant) -> dict[str, str]:
     """An id of each kind that belongs to a tenant."""
     make_member(tenant, Role.OWNER)
+    webhook = make_webhook(tenant)
+    with platform_scope("tests"):
+        delivery = webhook.deliveries.get()
     return {
+        "webhook_id": webhook.public_id,
+        "delivery_id": delivery.public_id,
         "workspace_id": make_workspace(tenant).public_id,
         "user_id": make_member(tenant, Role.DEVELOPER).user.public_id,
         "invite_id": make_invite(tenant).invite.public_id,

@@ -16,9 +16,14 @@ from accounts.models import (
     Invite,
     Mail,
     Member,
+    NoticePreference,
     Tenant,
     TenantClosing,
     User,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
     Workspace,
 )
 from accounts.services.audit import find_broken_event, record_audit
@@ -29,6 +34,7 @@ from tests.accounts.factories import (
     make_key,
     make_member,
     make_user,
+    make_webhook,
     make_workspace,
 )
 from turnpike.control.caller import Caller
@@ -48,10 +54,26 @@ OWNED: tuple[type[Model], ...] = (
     ExportPart,
     TenantClosing,
     AuditAnchor,
+    WebhookEndpoint,
+    WebhookEvent,
+    WebhookDelivery,
+    WebhookAttempt,
+    NoticePreference,
 )
 
 
 def _fill(tenant: Tenant) -> None:
+    webhook = make_webhook(tenant)
+    member = make_member(tenant)
+    with platform_scope("tests"):
+        WebhookAttempt.objects.create(
+            tenant=tenant,
+            delivery=webhook.deliveries.order_by("pk")[0],
+            number=1,
+            at=webhook.created_at,
+            took_ms=1,
+        )
+        NoticePreference.objects.create(tenant=tenant, member=member)
     make_member(tenant)
     make_invite(tenant)
     make_key(tenant)

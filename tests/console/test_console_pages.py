@@ -9,7 +9,7 @@ from django.test import Client
 from django.urls import URLPattern
 
 from accounts.models import Role
-from tests.accounts.factories import make_invite, make_user
+from tests.accounts.factories import make_invite, make_user, make_webhook
 from tests.console.console_world import World, client_for, key_form, make_document, make_world
 from turnpike.control.scope import platform_scope
 from turnpike.web.console_urls import console
@@ -70,6 +70,13 @@ MATRIX: dict[tuple[str, str], Rule] = {
     ("POST", "console-member"): Rule(roles=MANAGERS, status=302),
     ("POST", "console-invite"): Rule(roles=MANAGERS, status=302),
     ("POST", "console-tenant"): Rule(roles=ALL, status=302),
+    ("GET", "console-webhooks"): Rule(roles=BUILDERS),
+    ("POST", "console-webhooks"): Rule(roles=MANAGERS),
+    ("GET", "console-webhook"): Rule(roles=BUILDERS),
+    ("POST", "console-webhook"): Rule(roles=MANAGERS, status=302),
+    ("POST", "console-webhook-rotate"): Rule(roles=MANAGERS),
+    ("GET", "console-delivery"): Rule(roles=BUILDERS),
+    ("POST", "console-delivery"): Rule(roles=MANAGERS, status=302),
     ("GET", "console-audit"): Rule(roles=MANAGERS),
     ("GET", "console-status"): Rule(roles=ALL),
     ("GET", "console-data"): Rule(roles=OWNERS),
@@ -89,6 +96,9 @@ ABOUT_A_ROW = {
     "console-workspace",
     "console-member",
     "console-invite",
+    "console-webhook",
+    "console-webhook-rotate",
+    "console-delivery",
     "console-entries",
     "console-invoice",
     "console-invoice-line",
@@ -113,6 +123,14 @@ def routes() -> Iterator[tuple[str, str]]:
 
 def address(world: World, name: str) -> str:
     """The address of a page, about a row of this world where it is about a row."""
+    if name.startswith("console-webhook-") or name in {"console-webhook", "console-delivery"}:
+        webhook = make_webhook(world.shop.tenant)
+        with platform_scope("tests"):
+            delivery = webhook.deliveries.get()
+        if name == "console-delivery":
+            return f"/console/webhooks/deliveries/{delivery.public_id}"
+        tail = name.removeprefix("console-webhook").replace("-", "/")
+        return f"/console/webhooks/{webhook.public_id}{tail}"
     viewer = world.members[Role.VIEWER].user.public_id
     if name.startswith("console-invoice"):
         part = {"console-invoice-line": "/lines/1"}.get(name, name.removeprefix("console-invoice"))
@@ -149,6 +167,9 @@ def body(world: World, name: str) -> dict[str, object]:
         "console-workspaces": {"name": f"Research {once}"},
         "console-workspace": {"name": "Production"},
         "console-members": {"email": "new@example.com", "role": Role.VIEWER},
+        "console-webhooks": {"url": "https://example.com/hooks"},
+        "console-webhook": {"action": "test"},
+        "console-webhook-rotate": {"overlap": "3600"},
         "console-member": {"role": Role.DEVELOPER},
         "console-tenant": {"tenant": world.shop.tenant.public_id},
         "console-settings": {"name": "Acme & Sons"},

@@ -14,9 +14,11 @@ from django.apps import apps
 from django.conf import settings
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from accounts.models import Tenant, User
+from accounts.models import Tenant, User, WebhookEndpoint
+from accounts.services.webhooks import create_webhook, send_test
 from billing.models.catalog import DEFAULT_BOOK, PriceBook
 from tests.pages import samples
+from turnpike.control.caller import SYSTEM
 from turnpike.control.mail_backend import list_messages
 from turnpike.control.models import PublicModel
 from turnpike.control.scope import platform_scope
@@ -62,6 +64,7 @@ def find_pages(tenant_id: str, request_id: str) -> tuple[list[str], list[str]]:
     pages, lacking = [*OPEN], []
     with platform_scope("tests"):
         tenant = Tenant.objects.get(uuid=Tenant.parse_public_id(tenant_id))
+        _give_webhook(tenant)
         for path, route in sorted(_routes(get_resolver().url_patterns, ""), key=lambda r: r[0]):
             names = list(route.pattern.converters)
             choices = [_values(name, tenant, request_id) for name in names]
@@ -69,6 +72,15 @@ def find_pages(tenant_id: str, request_id: str) -> tuple[list[str], list[str]]:
             pages += found
             lacking += [] if found else [f"/{path}"]
     return sorted(set(pages)), lacking
+
+
+def _give_webhook(tenant: Tenant) -> None:
+    if WebhookEndpoint.objects.filter(tenant=tenant).exists():
+        return
+    issued = create_webhook(
+        caller=SYSTEM, tenant=tenant, url="https://hooks.example/turnpike", description="Pages"
+    )
+    send_test(caller=SYSTEM, endpoint=issued.endpoint)
 
 
 def _routes(patterns: Any, before: str) -> Iterator[tuple[str, URLPattern]]:

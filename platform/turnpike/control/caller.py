@@ -22,6 +22,8 @@ class Power(StrEnum):
     REQUESTS_READ = "requests:read"
     BILLING_READ = "billing:read"
     BILLING_WRITE = "billing:write"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
 
 
 ALL_POWERS = frozenset(Power)

@@ -113,7 +113,7 @@ class _Children:
                 "turnpike.celery",
                 "worker",
                 "--queues",
-                "celery,usage,batches",
+                "celery,usage,batches,webhooks",
             ),
             *("--concurrency", str(TASK_PROCESSES), "--loglevel", "WARNING"),
             *("--without-gossip", "--without-mingle", "--without-heartbeat"),

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from accounts.console import audit, data, invitations, members, organization, workspaces
+from accounts.console import audit, data, invitations, members, organization, webhooks, workspaces
 from billing.console import invoices, limits, logs, models, money, paying, usage
 from turnpike.web import docs_pages
 from turnpike.web.find import FindPage
@@ -70,6 +70,22 @@ console = [
     path("members/<str:user_id>", members.MemberPage.as_view(), name="console-member"),
     path("invites/<str:invite_id>", members.InvitePage.as_view(), name="console-invite"),
     path("tenant", members.ChooseTenant.as_view(), name="console-tenant"),
+    path("webhooks", webhooks.WebhooksPage.as_view(), name="console-webhooks"),
+    path(
+        "webhooks/<str:webhookendpoint_id>",
+        webhooks.WebhookPage.as_view(),
+        name="console-webhook",
+    ),
+    path(
+        "webhooks/<str:webhookendpoint_id>/rotate",
+        webhooks.RotateWebhookPage.as_view(),
+        name="console-webhook-rotate",
+    ),
+    path(
+        "webhooks/deliveries/<str:webhookdelivery_id>",
+        webhooks.DeliveryPage.as_view(),
+        name="console-delivery",
+    ),
     path("audit", audit.AuditPage.as_view(), name="console-audit"),
     path("data", data.DataPage.as_view(), name="console-data"),
     path("data/close", data.ClosingPage.as_view(), name="console-close"),

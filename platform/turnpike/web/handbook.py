@@ -22,7 +22,7 @@ FOLDER = Path(__file__).resolve().parent / "docs"
 LANGUAGES_OF_CODE = {"sh": "Shell", "python": "Python", "typescript": "TypeScript", "json": "JSON"}
 SLUGS = (
     *("quickstart", "authentication", "streaming", "tools", "openai", "limits", "errors"),
-    *("billing", "batches", "idempotency", "migration"),
+    *("billing", "batches", "webhooks", "idempotency", "migration"),
 )
 FOUND_MAX = 20
 SNIPPET_CHARACTERS = 160

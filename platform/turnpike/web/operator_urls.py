@@ -20,6 +20,7 @@ from turnpike.web.operators import (
     upstreams,
     users,
     viewing,
+    webhooks,
 )
 from turnpike.web.operators.dashboard import DashboardPage
 from turnpike.web.operators.tenant import TenantPage
@@ -90,6 +91,7 @@ running: list[URLPattern] = [
         announcements.AnnouncementPage.as_view(),
         name="operator-announcement",
     ),
+    path("webhooks", webhooks.WebhooksPage.as_view(), name="operator-webhooks"),
     path("mail", mail.MailPage.as_view(), name="operator-mail"),
     path("mail/<str:name>", mail.MessagePage.as_view(), name="operator-message"),
     path("settings", platform_settings.SettingsPage.as_view(), name="operator-settings"),

@@ -68,6 +68,13 @@ SECTIONS: tuple[tuple[Any, tuple[Entry, ...]], ...] = (
                 letter="k",
             ),
             Entry(
+                route="console-webhooks",
+                title=_("Webhooks"),
+                icon="webhook",
+                power=Power.WEBHOOKS_READ,
+                letter="h",
+            ),
+            Entry(
                 route="console-limits",
                 title=_("Limits"),
                 icon="gauge",
