@@ -22,14 +22,13 @@ KEY_ROTATED = "key.rotated"
 KEY_REVOKED = "key.revoked"
 MEMBER_JOINED = "member.joined"
 MEMBER_REMOVED = "member.removed"
-BUDGET_THRESHOLD = "budget.threshold_reached"
 BALANCE_LOW = "balance.low"
 INVOICE_FINALIZED = "invoice.finalized"
 PAYMENT_RECEIVED = "payment.received"
 BATCH_ENDED = "batch.ended"
 EVENT_TYPES = (
     *(KEY_CREATED, KEY_ROTATED, KEY_REVOKED, MEMBER_JOINED, MEMBER_REMOVED),
-    *(BUDGET_THRESHOLD, BALANCE_LOW, INVOICE_FINALIZED, PAYMENT_RECEIVED, BATCH_ENDED),
+    *(BALANCE_LOW, INVOICE_FINALIZED, PAYMENT_RECEIVED, BATCH_ENDED),
 )
 # Sent by hand, to one endpoint, whatever it chose.
 TEST = "webhook.test"
@@ -86,7 +85,7 @@ def write_event(
 def emit_payment_received(
     *, tenant: int, payment: str, amount: str, currency: str, provider: str
 ) -> bool:
-    """Tell that money came in; `payment` is the provider's id of it, so a repeat is no event."""
+    """Tell that money came in; `payment` is our id of it, so a repeat is no event."""
     return emit_event(
         tenant=tenant,
         kind=PAYMENT_RECEIVED,

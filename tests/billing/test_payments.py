@@ -9,12 +9,13 @@ import pytest
 from django.db import connection
 from django.test import Client
 
+from accounts.models import WebhookEvent
 from billing.models.payments import Payment, PaymentEvent
 from billing.services.payments.intake import handle_waiting
 from billing.services.payments.orders import record_transfer, start_top_up
 from billing.services.payments.refunds import refund_payment
 from billing.services.wallet import charge_usage
-from tests.accounts.factories import make_tenant
+from tests.accounts.factories import make_tenant, make_webhook
 from tests.billing.ledger_world import broken_invariants, state
 from tests.billing.payment_world import (
     OPERATOR,
@@ -67,6 +68,7 @@ def test_credit_comes_by_webhook_and_by_nothing_else(server: StripeServer, owner
 
 def test_an_event_is_handled_once_and_so_is_the_money(server: StripeServer, owner: Caller) -> None:
     started = order(owner)
+    make_webhook(started.payment.tenant)
     intent = server.pay(started.payment.order_ref)
     session = server.objects[started.payment.order_ref]
     same = event("payment_intent.succeeded", intent, name="evt_same")
@@ -86,6 +88,8 @@ def test_an_event_is_handled_once_and_so_is_the_money(server: StripeServer, owne
     assert state() == before
     with platform_scope("tests"):
         assert PaymentEvent.objects.filter(event_id="evt_same").count() == 1
+        told = WebhookEvent.objects.get(type="payment.received")
+        assert json.loads(told.body)["data"]["payment"] == started.payment.public_id
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from django.db import transaction
 from django.db.models import F
 
 from accounts.services.audit import record_audit
+from accounts.services.webhook_events import emit_payment_received
 from billing.locks import lock_wallet
 from billing.models.ledger import LedgerTxn
 from billing.models.payments import Payment, PaymentReversal
@@ -22,6 +23,7 @@ from billing.services.payments.provider import Move, MoveKind, Seen, SeenPayment
 from billing.services.posting import publish_wallet
 from billing.services.wallet import top_up
 from turnpike.kernel.errors import Conflict
+from turnpike.kernel.money import format_amount
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +107,13 @@ def _take(payment: Payment, seen: SeenPayment, at: datetime) -> None:
     payment.status, payment.settled_at, payment.failure = Payment.Status.PAID, at, ""
     payment.save(update_fields=["status", "settled_at", "failure"])
     note_success(payment, card=seen.card)
+    emit_payment_received(
+        tenant=payment.tenant_id,
+        payment=payment.public_id,
+        amount=format_amount(payment.amount_nano),
+        currency=payment.currency,
+        provider=payment.provider,
+    )
 
 
 def _end(payment: Payment, seen: SeenPayment, at: datetime) -> None:

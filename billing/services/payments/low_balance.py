@@ -6,6 +6,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from accounts.models import TenantStatus
+from accounts.services.webhook_events import BALANCE_LOW, emit_event
 from billing.models.ledger import Wallet
 from billing.models.payments import CreditPlan
 from billing.queries.overall import charged_by_tenant, days_until
@@ -52,6 +53,12 @@ def _warn(tenant: int, left: int, at: datetime) -> bool:
             return False
         plan.warned_at = at
         plan.save(update_fields=["warned_at"])
+        emit_event(
+            tenant=tenant,
+            kind=BALANCE_LOW,
+            data={"days_left": left},
+            key=f"low_balance:{tenant}:{at:%Y%m%d%H}",
+        )
         mail_about_money(
             tenant=plan.tenant,
             key=f"low_balance:{tenant}:{at:%Y%m%d%H}",
