@@ -44,19 +44,19 @@ class OperatorInvoiceSerializer(InvoiceSerializer):
     tenant = serializers.CharField()
 
 
-class ReasonInput(StrictSerializer):
+class DocumentReasonInput(StrictSerializer):
     """Why."""
 
     reason = serializers.CharField(max_length=REASON_LENGTH_MAX)
 
 
-class VoidInput(ReasonInput):
+class VoidInput(DocumentReasonInput):
     """Why an invoice is void, and whether its usage is invoiced anew."""
 
     redraft = serializers.BooleanField(required=False)
 
 
-class CreditInput(ReasonInput):
+class CreditInput(DocumentReasonInput):
     """What is credited: a net amount, or (null) all that is left. Send an Idempotency-Key."""
 
     amount = AmountField(allow_null=True)
@@ -115,7 +115,7 @@ class SellerSerializer(SellerInput):
     code = serializers.CharField()
 
 
-class TenantTaxInput(ReasonInput):
+class TenantTaxInput(DocumentReasonInput):
     """Which seller invoices a tenant, and with which tax; empty: the default's."""
 
     tax = serializers.CharField(required=False, allow_blank=True)
@@ -278,12 +278,12 @@ class WriteOffView(_InvoiceView):
 
     @extend_schema(
         operation_id="operator_invoices_write_off",
-        request=ReasonInput,
+        request=DocumentReasonInput,
         responses=WholeInvoiceSerializer,
     )
     def post(self, request: Request, invoice_id: str) -> Response:
         """Give up what is still open."""
-        values = read(ReasonInput, request.data)
+        values = read(DocumentReasonInput, request.data)
         write_off_invoice(
             invoice=self.number(invoice_id), at=clock.utc_now(), actor=self.caller, **values
         )

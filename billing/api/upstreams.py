@@ -26,6 +26,8 @@ MODELS_MAX = 1_000
 WEIGHT_MAX = 1_000_000
 PRIORITY_MAX = 1_000
 
+STATES = ("enabled", "draining", "disabled")
+
 
 class CredentialSerializer(serializers.Serializer[Any]):
     """A credential, without its secret."""
@@ -44,7 +46,7 @@ class UpstreamSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     kind = serializers.ChoiceField(Upstream.Kind.choices)
     base_url = serializers.CharField()
-    state = serializers.ChoiceField(["enabled", "draining", "disabled"])
+    state = serializers.ChoiceField(STATES)
     weight = serializers.IntegerField()
     priority = serializers.IntegerField()
     requests_per_minute = serializers.IntegerField(allow_null=True)

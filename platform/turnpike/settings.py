@@ -304,6 +304,14 @@ SPECTACULAR_SETTINGS = {
         "ApiKeyStatus": "accounts.models.ApiKeyStatus",
         "ApiKeyKind": "accounts.models.ApiKey.Kind",
         "UpstreamKind": "billing.models.upstreams.Upstream.Kind",
+        "UpstreamDisconnect": "billing.models.upstreams.Upstream.Disconnect",
+        "TenantDisconnect": "billing.api.features.ON_DISCONNECT",
+        "UpstreamState": "billing.api.upstreams.STATES",
+        "InvoiceKind": "billing.models.invoices.Invoice.Kind",
+        "InvoiceStatus": "billing.models.invoices.Invoice.Status",
+        "InvoiceLineKind": "billing.models.invoices.InvoiceLine.Kind",
+        "PaymentStatus": "billing.models.payments.Payment.Status",
+        "DeliveryState": "accounts.models.WebhookDelivery.State",
     },
 }
 

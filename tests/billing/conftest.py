@@ -96,7 +96,9 @@ def data_plane(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     with subprocess.Popen(command, env=environment) as child:
         assert process.wait_until(lambda: _answers(port, "/readyz"), seconds_max=20)
         yield f"http://127.0.0.1:{port}"
-        child.kill()
+        # Killed, it would leave a worker behind, which goes on sending what its journal has.
+        child.terminate()
+        child.wait(20)
     monkeypatch.undo()
     env.cache_clear()
 

@@ -90,7 +90,7 @@ def test_a_request_is_found_by_its_id_and_its_receipt_adds_up(
     wait_until(lambda: receipt_exists(owner, request_id))
     owner.go("/console/logs")
     page.get_by_label("Request id or model").fill(request_id)
-    page.get_by_role("button", name="Search").click()
+    page.get_by_role("button", name="Search", exact=True).click()
 
     expect(page.get_by_role("heading", name="Receipt")).to_be_visible()
     expect(page.locator("#request-id")).to_have_text(request_id)

@@ -142,7 +142,7 @@ def test_each_path_has_one_plane(method: str, path: str, plane: str) -> None:
 def test_every_expected_failure_has_a_code_and_a_status_of_its_own() -> None:
     kinds = errors.TurnpikeError.__subclasses__()
 
-    assert len({kind.code for kind in kinds}) == len(kinds) == 7
-    assert sorted(kind.status for kind in kinds) == [400, 401, 402, 403, 404, 409, 503]
+    assert len({kind.code for kind in kinds}) == len(kinds) == 8
+    assert sorted(kind.status for kind in kinds) == [400, 401, 402, 403, 404, 409, 429, 503]
     assert errors.InvalidInput("no", field="name").field == "name"
     assert errors.NotFound("gone").message == "gone"

@@ -178,7 +178,9 @@ class Chaos:
         faulty = self._trio.upstreams[BROKEN]
         self.phases.append(Phase(way=f"{way.row} {way.name}"))
         # What the new way costs must not be counted against the one before.
+        cleared_by = time.monotonic() + NOTICED_SECONDS_MAX
         while any(phase.under_way for phase in self.phases[:-1]):
+            assert time.monotonic() < cleared_by, f"{way.name}: the last way goes on"
             await asyncio.sleep(0.001)
         way.break_it(self._trio)
         peer = self._trio.peer(BROKEN)

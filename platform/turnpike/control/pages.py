@@ -3,6 +3,7 @@
 import base64
 import binascii
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeVar
 
 from django.db.models import Model, QuerySet
@@ -79,6 +80,7 @@ def keyset_page(
     }
 
 
+@cache
 def page_of(serializer: type[serializers.Serializer[Any]]) -> serializers.Serializer[Any]:
     """The schema of a page of something."""
     name = serializer.__name__.removesuffix("Serializer")
