@@ -23,7 +23,7 @@ up: $(VENV)/ready ## Run Turnpike on this machine, servers included
 	@$(BIN)/python manage.py up $(ARGS)
 
 test: $(VENV)/ready-dev ## Run every test; T=path narrows them
-	$(BIN)/python -m pytest -n 2 --durations=20 $(T)
+	$(BIN)/python -m pytest -n 2 -m "not alone" --durations=20 $(T)
 
 test-pages: $(VENV)/ready-dev ## Every page in every theme, width and language, in a real browser
 	$(BIN)/python -m pytest tests/pages -n 2 --timeout=480 $(ARGS)
@@ -55,6 +55,7 @@ bench: $(VENV)/ready-dev ## Compare the data plane's cost with nginx's; ARGS=--j
 storm: $(VENV)/ready-dev ## The long seeded fault storm; SEED=number replays one, SECONDS=300 is its length
 	STORM_SEED=$${SEED:-$$RANDOM} STORM_SECONDS=$(or $(SECONDS),300) \
 		$(BIN)/python -m pytest tests/storm -n 0 --timeout=0 -s $(ARGS)
+	$(BIN)/python -m pytest tests/faults -m alone -n 0
 
 test-billing: $(VENV)/ready-dev ## The proofs of billing at full size: a year, and posts against closings
 	ACCOUNTING=full $(BIN)/python -m pytest tests/accounting -n 2 --timeout=1800 $(ARGS)

@@ -8,6 +8,8 @@ import time
 from collections.abc import Collection, Iterable
 from itertools import pairwise
 
+import pytest
+
 from tests.faults.conftest import Running, World, until
 from tests.storm.client import Connection
 from tests.storm.oracle import REPORTED, read_charged
@@ -23,6 +25,7 @@ CROWD_REQUESTS = 4
 SLOTS = 4
 
 
+@pytest.mark.alone
 async def test_after_the_loss_of_all_data_the_fence_keeps_credit_for_what_runs(
     world: World,
 ) -> None:
