@@ -14,7 +14,7 @@ export PIP_NO_INPUT := 1
 # Checks of the code need no servers and no secrets of their own.
 LINT_ENVIRONMENT := SECRET_KEY=only-for-reading-the-code-0123456789 DATABASE_URL= STATE_DIR=/nonexistent
 
-.PHONY: help up test test-pages check lint format lock bench storm test-billing test-clients test-cluster test-scale clean
+.PHONY: help up test test-pages check lint format lock bench storm chaos test-billing test-clients test-cluster test-scale clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ storm: $(VENV)/ready-dev ## The long seeded fault storm; SEED=number replays one
 	STORM_SEED=$${SEED:-$$RANDOM} STORM_SECONDS=$(or $(SECONDS),300) \
 		$(BIN)/python -m pytest tests/storm -n 0 --timeout=0 -s $(ARGS)
 	$(BIN)/python -m pytest tests/faults -m alone -n 0
+
+chaos: $(VENV)/ready-dev ## Three upstreams, one failing in each way in turn; make storm has the short form
+	CHAOS=full $(BIN)/python -m pytest tests/storm/test_upstream_storm.py -n 0 --timeout=0 -s $(ARGS)
 
 test-billing: $(VENV)/ready-dev ## The proofs of billing at full size: a year, and posts against closings
 	ACCOUNTING=full $(BIN)/python -m pytest tests/accounting -n 2 --timeout=1800 $(ARGS)
