@@ -5,9 +5,9 @@ management key has the powers that its scopes name.
 """
 
 from collections.abc import Mapping
-from uuid import UUID
+from typing import TypeVar
 
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 
 from accounts.models import (
     ApiKey,
@@ -24,6 +24,8 @@ from accounts.models import (
 from turnpike.control.caller import ALL_POWERS, Caller, Power
 from turnpike.control.models import PublicModel
 from turnpike.kernel.errors import NotFound, PermissionDenied
+
+Row = TypeVar("Row", bound=Model)
 
 _VIEWER = frozenset({Power.TENANT_READ, Power.WORKSPACES_READ, Power.USAGE_READ})
 _DEVELOPER = _VIEWER | {
@@ -77,10 +79,7 @@ def access_any_tenant(caller: Caller, tenant_id: str) -> Tenant:
     """A tenant by its public id, for operators alone."""
     if not caller.is_operator:
         raise PermissionDenied("This is for operators of the platform.")
-    tenant = Tenant.objects.filter(uuid=_uuid_of(Tenant, tenant_id)).first()
-    if tenant is None:
-        raise NotFound("There is no such tenant.")
-    return tenant
+    return _found(Tenant.objects.all(), Tenant, tenant_id, noun="tenant")
 
 
 def access_workspaces(caller: Caller, *, power: Power) -> QuerySet[Workspace]:
@@ -92,10 +91,7 @@ def access_workspaces(caller: Caller, *, power: Power) -> QuerySet[Workspace]:
 def access_workspace(caller: Caller, workspace_id: str, *, power: Power) -> Workspace:
     """A workspace of the caller's tenant by its public id."""
     rows = access_workspaces(caller, power=power)
-    workspace = rows.filter(uuid=_uuid_of(Workspace, workspace_id)).first()
-    if workspace is None:
-        raise NotFound("There is no such workspace.")
-    return workspace
+    return _found(rows, Workspace, workspace_id, noun="workspace")
 
 
 def access_members(caller: Caller, *, power: Power) -> QuerySet[Member]:
@@ -107,10 +103,7 @@ def access_members(caller: Caller, *, power: Power) -> QuerySet[Member]:
 def access_member(caller: Caller, user_id: str, *, power: Power) -> Member:
     """A member of the caller's tenant by the user's public id."""
     rows = access_members(caller, power=power)
-    member = rows.filter(user__uuid=_uuid_of(User, user_id)).first()
-    if member is None:
-        raise NotFound("There is no such member.")
-    return member
+    return _found(rows, User, user_id, noun="member", field="user__uuid")
 
 
 def access_invites(caller: Caller, *, power: Power) -> QuerySet[Invite]:
@@ -122,10 +115,7 @@ def access_invites(caller: Caller, *, power: Power) -> QuerySet[Invite]:
 def access_invite(caller: Caller, invite_id: str, *, power: Power) -> Invite:
     """An invite of the caller's tenant by its public id."""
     rows = access_invites(caller, power=power)
-    invite = rows.filter(uuid=_uuid_of(Invite, invite_id)).first()
-    if invite is None:
-        raise NotFound("There is no such invite.")
-    return invite
+    return _found(rows, Invite, invite_id, noun="invite")
 
 
 def access_keys(caller: Caller, *, power: Power) -> QuerySet[ApiKey]:
@@ -137,9 +127,7 @@ def access_keys(caller: Caller, *, power: Power) -> QuerySet[ApiKey]:
 
 def access_key(caller: Caller, key_id: str, *, power: Power) -> ApiKey:
     """A key of the caller's tenant; to change a management key takes a power of its own."""
-    key = access_keys(caller, power=power).filter(uuid=_uuid_of(ApiKey, key_id)).first()
-    if key is None:
-        raise NotFound("There is no such key.")
+    key = _found(access_keys(caller, power=power), ApiKey, key_id, noun="key")
     if power == Power.KEYS_WRITE and key.kind == ApiKey.Kind.MANAGEMENT:
         check_power(caller, Power.MANAGEMENT_KEYS_WRITE)
     return key
@@ -160,10 +148,7 @@ def access_webhooks(caller: Caller, *, power: Power) -> QuerySet[WebhookEndpoint
 def access_webhook(caller: Caller, webhook_id: str, *, power: Power) -> WebhookEndpoint:
     """A webhook endpoint of the caller's tenant by its public id."""
     rows = access_webhooks(caller, power=power)
-    endpoint = rows.filter(uuid=_uuid_of(WebhookEndpoint, webhook_id)).first()
-    if endpoint is None:
-        raise NotFound("There is no such webhook endpoint.")
-    return endpoint
+    return _found(rows, WebhookEndpoint, webhook_id, noun="webhook endpoint")
 
 
 def access_deliveries(caller: Caller, *, power: Power) -> QuerySet[WebhookDelivery]:
@@ -176,10 +161,7 @@ def access_deliveries(caller: Caller, *, power: Power) -> QuerySet[WebhookDelive
 def access_delivery(caller: Caller, delivery_id: str, *, power: Power) -> WebhookDelivery:
     """A delivery of the caller's tenant by its public id."""
     rows = access_deliveries(caller, power=power)
-    delivery = rows.filter(uuid=_uuid_of(WebhookDelivery, delivery_id)).first()
-    if delivery is None:
-        raise NotFound("There is no such delivery.")
-    return delivery
+    return _found(rows, WebhookDelivery, delivery_id, noun="delivery")
 
 
 def _tenant_of(caller: Caller) -> int:
@@ -188,8 +170,14 @@ def _tenant_of(caller: Caller) -> int:
     return caller.tenant
 
 
-def _uuid_of(model: type[PublicModel], text: str) -> UUID:
+def _found(
+    rows: QuerySet[Row], named: type[PublicModel], text: str, *, noun: str, field: str = "uuid"
+) -> Row:
+    """The row with this public id of the named model; a text that is no id is not found."""
     try:
-        return model.parse_public_id(text)
-    except ValueError as error:
-        raise NotFound("There is no such thing.") from error
+        row = rows.filter(**{field: named.parse_public_id(text)}).first()
+    except ValueError:
+        row = None
+    if row is None:
+        raise NotFound(f"There is no such {noun}.")
+    return row

@@ -18,7 +18,7 @@ TABLES = (
 
 
 class Migration(migrations.Migration):
-    dependencies = [("accounts", "0003_ownership")]
+    dependencies = [("accounts", "0002_walls")]
 
     operations = [
         migrations.AddField(
