@@ -183,6 +183,19 @@ async def test_an_upstream_that_drips_has_a_deadline(trio: Trio, is_stream: bool
     assert await until_back(trio) < OPEN_MS_MAX / 1_000
 
 
+async def test_bytes_that_never_become_an_event_count_as_failures(trio: Trio) -> None:
+    for number in trio.upstreams:
+        trio.rows[number]["priority"] = int(number != BROKEN)
+    trio.publish()
+    trio.upstreams[BROKEN].drip(byte_seconds=0.02)
+
+    seen = await run(trio, is_stream=True, requests=FAILURES_IN_ROW_MAX)
+
+    assert seen.lost == FAILURES_IN_ROW_MAX
+    assert trio.peer(BROKEN).is_open
+    assert (await run(trio, is_stream=True, requests=1, start=FAILURES_IN_ROW_MAX)).lost == 0
+
+
 @pytest.mark.parametrize("app", [send_too_much, send_a_bomb, send_a_page])
 async def test_an_answer_that_is_none_is_an_error_and_costs_little(trio: Trio, app: Any) -> None:
     trio.upstreams[BROKEN].answer_instead(app)
