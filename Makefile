@@ -54,10 +54,10 @@ bench: $(VENV)/ready-dev ## Compare the data plane's cost with nginx's; ARGS=--j
 
 storm: $(VENV)/ready-dev ## The long seeded fault storm; SEED=number replays one, SECONDS=300 is its length
 	STORM_SEED=$${SEED:-$$RANDOM} STORM_SECONDS=$(or $(SECONDS),300) \
-		$(BIN)/python -m pytest tests/storm -n 0 --timeout=0 -s $(ARGS)
+		CHAOS=full $(BIN)/python -m pytest tests/storm -n 0 --timeout=0 -s $(ARGS)
 	$(BIN)/python -m pytest tests/faults -m alone -n 0
 
-chaos: $(VENV)/ready-dev ## Three upstreams, one failing in each way in turn; make storm has the short form
+chaos: $(VENV)/ready-dev ## Three upstreams, one failing in each way in turn; make storm calls it too
 	CHAOS=full $(BIN)/python -m pytest tests/storm/test_upstream_storm.py -n 0 --timeout=0 -s $(ARGS)
 
 test-billing: $(VENV)/ready-dev ## The proofs of billing at full size: a year, and posts against closings

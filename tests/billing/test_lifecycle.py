@@ -254,7 +254,8 @@ def test_months_of_events_go_and_the_books_still_agree(
         assert UsageEvent.objects.count() == 1
         assert UsageRollup.objects.count() == 2
         assert ForgottenPosting.objects.count() == 1
-        assert ForgottenMonth.objects.get().month == old.date().replace(day=1)
+        # Other months may have stood there without an event.
+        assert ForgottenMonth.objects.get(events__gt=0).month == old.date().replace(day=1)
     assert {finding.differences for finding in reconcile()} == {0}
 
 
