@@ -196,7 +196,9 @@ class Chaos:
         repaired, before = time.monotonic(), len(faulty.billed())
         # What met it broken still fails, and it rests anew.
         while peer.is_open and peer.in_flight:
-            assert time.monotonic() - repaired < DEADLINE_SECONDS, f"{way.name}: what met it broken goes on"
+            assert time.monotonic() - repaired < DEADLINE_SECONDS, (
+                f"{way.name}: what met it broken goes on"
+            )
             await asyncio.sleep(0.001)
         rests_until_ms = max(peer.open_until_ms, *peer.cooling.values(), 0)
         allowed_seconds = max(0.0, (rests_until_ms - clock.now_ms()) / 1_000) + LOOK_SECONDS
