@@ -1,12 +1,21 @@
 """Reads that belong to no caller: find_* may return None, list_* returns a queryset."""
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from django.db.models import Count, Q, QuerySet
 
-from accounts.models import ApiKey, Invite, Member, Tenant, TenantStatus, Workspace
+from accounts.models import (
+    ApiKey,
+    ApiKeyStatus,
+    Invite,
+    InviteStatus,
+    Member,
+    Tenant,
+    TenantStatus,
+    Workspace,
+)
 from turnpike.kernel import hashing
 
 GRACE_ENDED_AT_ONCE_MAX = 500
@@ -50,6 +59,37 @@ def list_live_keys(tenant: int, now: datetime) -> QuerySet[ApiKey]:
     rows = ApiKey.objects.filter(tenant_id=tenant, revoked_at__isnull=True)
     rows = rows.filter(Q(expires_at__isnull=True) | Q(expires_at__gt=now))
     return rows.filter(Q(grace_ends_at__isnull=True) | Q(grace_ends_at__gt=now))
+
+
+def keys_of_status(
+    rows: QuerySet[ApiKey], status: ApiKeyStatus, *, at: datetime
+) -> QuerySet[ApiKey]:
+    """Of these keys those whose `status_at` an instant is this one."""
+    if status == ApiKeyStatus.REVOKED:
+        return rows.filter(revoked_at__isnull=False)
+    rows = rows.filter(revoked_at__isnull=True)
+    has_ended = Q(expires_at__lte=at) | Q(grace_ends_at__lte=at)
+    if status == ApiKeyStatus.EXPIRED:
+        return rows.filter(has_ended)
+    is_disabled = status == ApiKeyStatus.DISABLED
+    return rows.exclude(has_ended).filter(disabled_at__isnull=not is_disabled)
+
+
+def invites_of_status(
+    rows: QuerySet[Invite], statuses: Collection[InviteStatus], *, at: datetime
+) -> QuerySet[Invite]:
+    """Of these invites those whose `status_at` an instant is one of these."""
+    is_open = Q(accepted_at__isnull=True, revoked_at__isnull=True)
+    conditions = {
+        InviteStatus.ACCEPTED: Q(accepted_at__isnull=False),
+        InviteStatus.DELETED: Q(revoked_at__isnull=False),
+        InviteStatus.PENDING: is_open & Q(expires_at__gt=at),
+        InviteStatus.EXPIRED: is_open & Q(expires_at__lte=at),
+    }
+    wanted = Q(pk__in=[])
+    for status in statuses:
+        wanted |= conditions[status]
+    return rows.filter(wanted)
 
 
 def count_keys_by_maker(tenant: int) -> dict[int, int]:

@@ -1,8 +1,18 @@
-"""Routes of accounts."""
+"""Routes of accounts: our own API, and what has the Admin API's shape."""
 
 from django.urls import include, path
 
-from accounts.api import audit, keys, members, tenants, webhooks, workspaces
+from accounts.api import (
+    admin_keys,
+    admin_people,
+    admin_workspaces,
+    audit,
+    keys,
+    members,
+    tenants,
+    webhooks,
+    workspaces,
+)
 
 api = [
     path("tenant", tenants.OwnTenantView.as_view()),
@@ -36,4 +46,25 @@ api = [
     path("operator/tenants/<str:tenant_id>/close", tenants.CloseTenantView.as_view()),
 ]
 
-urlpatterns = [path("api/v1/", include(api))]
+organization = [
+    path("me", admin_keys.MeView.as_view()),
+    path("api_keys", admin_keys.ApiKeysView.as_view()),
+    path("api_keys/<str:api_key_id>", admin_keys.OneApiKeyView.as_view()),
+    path("workspaces", admin_workspaces.AdminWorkspacesView.as_view()),
+    path("workspaces/<str:workspace_id>", admin_workspaces.AdminWorkspaceView.as_view()),
+    path(
+        "workspaces/<str:workspace_id>/archive",
+        admin_workspaces.ArchiveAdminWorkspaceView.as_view(),
+    ),
+    path("workspaces/<str:workspace_id>/members", admin_workspaces.WorkspaceMembersView.as_view()),
+    path(
+        "workspaces/<str:workspace_id>/members/<str:user_id>",
+        admin_workspaces.WorkspaceMemberView.as_view(),
+    ),
+    path("users", admin_people.UsersView.as_view()),
+    path("users/<str:user_id>", admin_people.OneUserView.as_view()),
+    path("invites", admin_people.AdminInvitesView.as_view()),
+    path("invites/<str:invite_id>", admin_people.AdminInviteView.as_view()),
+]
+
+urlpatterns = [path("api/v1/", include(api)), path("v1/organizations/", include(organization))]

@@ -179,6 +179,9 @@ class Workspace(PublicModel, LimitedModel):
     name = models.CharField(max_length=NAME_LENGTH_MAX)
     is_default = models.BooleanField(default=False)
     archived_at = models.DateTimeField(null=True, blank=True)
+    # What programs of the Admin API note on it; nothing here depends on them.
+    display_color = models.CharField(max_length=7, blank=True, default="", db_default="")
+    tags = models.JSONField(blank=True, default=dict, db_default={})
 
     class Meta(LimitedModel.Meta):
         constraints = [

@@ -58,7 +58,7 @@ def invite_member(*, caller: Caller, tenant: Tenant, email: str, role: str) -> S
     check_role(caller, role)
     lock_tenant(tenant.pk)
     if Member.objects.filter(tenant=tenant, user__email=address).exists():
-        raise Conflict("This person is a member already.")
+        raise Conflict("This person is a member already.", error_code="already_member")
     _make_room(tenant, address)
     token, token_hash = _new_token()
     invite = Invite.objects.create(
@@ -129,7 +129,7 @@ def add_member(*, caller: Caller, tenant: Tenant, user: User, role: str) -> Memb
     check_role(caller, role)
     lock_tenant(tenant.pk)
     if Member.objects.filter(tenant=tenant, user=user).exists():
-        raise Conflict("This person is a member already.")
+        raise Conflict("This person is a member already.", error_code="already_member")
     member = Member.objects.create(tenant=tenant, user=user, role=role)
     _record_member(caller, member, "member.added", after={"role": role})
     _tell(webhook_events.MEMBER_JOINED, member, caller)
@@ -206,7 +206,7 @@ def _check_not_last_owner(member: Member) -> None:
         return
     owners = Member.objects.filter(tenant_id=member.tenant_id, role=Role.OWNER)
     if not owners.exclude(pk=member.pk).exists():
-        raise Conflict("A tenant keeps at least one owner.")
+        raise Conflict("A tenant keeps at least one owner.", error_code="cannot_remove_last_member")
 
 
 def _lock_open(invite: Invite) -> Invite:
@@ -236,7 +236,9 @@ def _make_room(tenant: Tenant, address: str) -> None:
     opened = Invite.objects.filter(tenant=tenant, accepted_at__isnull=True, revoked_at__isnull=True)
     opened.filter(expires_at__lte=now).update(revoked_at=now)
     if opened.filter(email=address).exists():
-        raise Conflict("This address has an open invite; resend it.")
+        raise Conflict(
+            "This address has an open invite; resend it.", error_code="invite_already_exists"
+        )
     if opened.count() >= PENDING_INVITES_MAX:
         raise Conflict(f"A tenant has at most {PENDING_INVITES_MAX} open invites.")
 

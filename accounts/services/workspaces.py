@@ -1,5 +1,6 @@
 """create_workspace, update_workspace, archive_workspace."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,15 +12,19 @@ from accounts.services.settings import LIMITED_FIELDS, apply_changes, check_chan
 from accounts.services.webhook_events import KEY_REVOKED
 from turnpike.control.caller import Caller
 from turnpike.kernel import clock
-from turnpike.kernel.errors import Conflict
+from turnpike.kernel.errors import Conflict, InvalidInput
 
 WORKSPACES_MAX = 100
-CHANGEABLE = frozenset({"name", *LIMITED_FIELDS})
+TAGS_MAX = 50
+TAG_NAME_LENGTH_MAX = 64
+TAG_VALUE_LENGTH_MAX = 256
+CHANGEABLE = frozenset({"name", "display_color", "tags", *LIMITED_FIELDS})
+_COLOR = re.compile(r"#[0-9A-Fa-f]{6}")
 
 
 def create_workspace(*, caller: Caller, tenant: Tenant, settings: Mapping[str, Any]) -> Workspace:
     """Make a workspace: `name`, and limits and budgets below the tenant's if given."""
-    checked = check_changes(settings, allowed=CHANGEABLE)
+    checked = _check_look(check_changes(settings, allowed=CHANGEABLE), known={})
     lock_tenant(tenant.pk)
     in_use = Workspace.objects.filter(tenant=tenant, archived_at__isnull=True)
     if in_use.count() >= WORKSPACES_MAX:
@@ -40,9 +45,13 @@ def create_workspace(*, caller: Caller, tenant: Tenant, settings: Mapping[str, A
 def update_workspace(
     *, caller: Caller, workspace: Workspace, changes: Mapping[str, Any]
 ) -> Workspace:
-    """Change a workspace's name, limits or budgets; holds from the next request."""
+    """Change a workspace's name, limits, budgets or look; holds from the next request.
+
+    Tags are added to those that there are; a tag of None is taken away.
+    """
     checked = check_changes(changes, allowed=CHANGEABLE)
     row = _lock_in_use(workspace)
+    checked = _check_look(checked, known=row.tags)
     if checked.get("name", row.name) != row.name:
         _check_name_is_free(row.tenant_id, checked["name"])
     before, after = apply_changes(row, checked)
@@ -79,6 +88,31 @@ def archive_workspace(*, caller: Caller, workspace: Workspace) -> Workspace:
         tell_of_key(KEY_REVOKED, key, caller)
     touch_tenant(row.tenant_id, keys=keys)
     return row
+
+
+def _check_look(changes: dict[str, Any], *, known: Mapping[str, str]) -> dict[str, Any]:
+    color = changes.get("display_color")
+    if color is not None and not _COLOR.fullmatch(color):
+        raise InvalidInput("display_color must look like #6C5BB9.", field="display_color")
+    if "tags" not in changes:
+        return changes
+    given = changes["tags"]
+    for name, value in given.items():
+        is_named = 0 < len(name) <= TAG_NAME_LENGTH_MAX and name.isprintable()
+        if not is_named or name.lower().startswith("anthropic"):
+            raise InvalidInput(
+                f"tags: a name has 1 to {TAG_NAME_LENGTH_MAX} printable characters and does not"
+                " begin with anthropic.",
+                field="tags",
+            )
+        if value is not None and len(value) > TAG_VALUE_LENGTH_MAX:
+            raise InvalidInput(
+                f"tags: a value has at most {TAG_VALUE_LENGTH_MAX} characters.", field="tags"
+            )
+    merged = {name: value for name, value in {**known, **given}.items() if value is not None}
+    if len(merged) > TAGS_MAX:
+        raise InvalidInput(f"tags: a workspace has at most {TAGS_MAX}.", field="tags")
+    return {**changes, "tags": merged}
 
 
 def _lock_in_use(workspace: Workspace) -> Workspace:

@@ -15,7 +15,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.api.inference import InferenceCaller
-from billing.api.organizations import anthropic_error
 from billing.models.batches import MessageBatch
 from billing.queries.batches import find_batch, list_batches, list_results
 from billing.services.batch_admission import create_batch
@@ -23,6 +22,7 @@ from billing.services.batch_content import open_batch_key, place_of
 from billing.services.batch_records import cancel_batch, delete_batch
 from turnpike.control import idempotency
 from turnpike.control.drf import REPLAYED_HEADER, ControlView
+from turnpike.control.organizations import anthropic_error
 from turnpike.control.publication import Publication
 from turnpike.control.scope import tenant_scope
 from turnpike.env import env

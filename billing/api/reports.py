@@ -9,13 +9,14 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing.api.organizations import OrganizationView
-from billing.api.spans import BucketPage, read_buckets, read_list
+from billing.api.spans import BucketPage, read_buckets
 from billing.models.ledger import Wallet
 from billing.queries.requests import PublicIds, key_numbers, public_ids, workspace_numbers
 from billing.queries.usage import UsageQuery, UsageSum, sum_usage
 from turnpike.contracts import rating
 from turnpike.control.caller import Power
+from turnpike.control.organizations import OrganizationView
+from turnpike.control.pages import read_list
 from turnpike.kernel.errors import InvalidInput
 from turnpike.kernel.money import format_cents
 

@@ -96,11 +96,6 @@ def read_time(request: Request, name: str) -> datetime | None:
     return at.astimezone(UTC)
 
 
-def read_list(request: Request, name: str) -> tuple[str, ...]:
-    """All values of a parameter, written `name` or `name[]`."""
-    return (*request.query_params.getlist(name), *request.query_params.getlist(f"{name}[]"))
-
-
 def _limit(request: Request, width: str) -> int:
     default, maximum = LIMITS[width]
     text = request.query_params.get("limit", str(default))

@@ -8,12 +8,13 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing.api.spans import read_buckets, read_list
+from billing.api.spans import read_buckets
 from billing.models.ledger import Wallet
 from billing.queries.requests import key_numbers, public_ids, workspace_numbers
 from billing.queries.usage import WORDS, UsageQuery, UsageSum, sum_usage
 from turnpike.control.caller import Power
 from turnpike.control.drf import TenantView
+from turnpike.control.pages import read_list
 from turnpike.kernel import clock
 from turnpike.kernel.errors import InvalidInput
 from turnpike.kernel.money import format_amount

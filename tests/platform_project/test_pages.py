@@ -34,6 +34,13 @@ def test_an_unknown_path_answers_in_its_apis_shape(path: str, shape: dict[str, o
     assert shape.items() <= answer.json().items()
 
 
+def test_an_unknown_path_of_the_admin_api_has_a_request_id() -> None:
+    answer = Client().get("/v1/organizations/nowhere")
+
+    assert answer["request-id"].startswith("req_01")
+    assert answer.json()["request_id"] == answer["request-id"]
+
+
 def test_an_unknown_page_is_plain_text() -> None:
     answer = Client().get("/nowhere")
 

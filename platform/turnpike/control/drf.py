@@ -82,6 +82,10 @@ class ControlView(APIView):
     authentication_names: ClassVar[tuple[str, ...]] = ()
     permission_classes = []
     powers: ClassVar[Mapping[str, Power]] = {}
+    # Whether answers to changes say so in a field `effective`.
+    says_effective: ClassVar[bool] = True
+    # Whether a POST moves money: then it must carry an Idempotency-Key.
+    moves_money: ClassVar[bool] = False
 
     def get_authenticators(self) -> list[BaseAuthentication]:
         """The authentication classes, imported by name."""
@@ -121,6 +125,11 @@ class ControlView(APIView):
         assert isinstance(caller, Caller)
         return caller
 
+    @property
+    def money_key(self) -> str:
+        """The Idempotency-Key of a call that moves money."""
+        return idempotency.check_money_key(self.request.headers.get("idempotency-key", ""))
+
     def scope(self) -> AbstractContextManager[None]:
         """The transaction in which the handler runs."""
         raise exceptions.PermissionDenied
@@ -138,6 +147,8 @@ class ControlView(APIView):
         if request.auth is None:
             raise NotAuthenticated("Sign in, or send a management key.")
         self.check_caller()
+        if method == "post" and self.moves_money:
+            assert self.money_key
         with watch_publication() as publication:
             with self.scope():
                 response, claim = self._answer_once(request, publication, *args, **kwargs)
@@ -164,7 +175,7 @@ class ControlView(APIView):
                 claim.body, status=claim.status, headers={REPLAYED_HEADER: "true"}
             ), None
         response = handler(request, *args, **kwargs)
-        if publication.planned and isinstance(response.data, dict):
+        if publication.planned and self.says_effective and isinstance(response.data, dict):
             response.data["effective"] = True
         idempotency.keep_answer(claim, status=response.status_code, body=response.data)
         return response, claim

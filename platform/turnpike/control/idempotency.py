@@ -20,6 +20,8 @@ from turnpike.kernel import clock
 from turnpike.kernel.errors import Conflict, InvalidInput
 
 KEY_LENGTH_MAX = 255
+# What moves money keeps the key for good, beside words of its own.
+MONEY_KEY_LENGTH_MAX = 100
 KEPT_FOR = timedelta(hours=24)
 # Fields of answers that hold a secret; a replay has null there.
 SECRET_FIELDS = frozenset({"secret", "token"})
@@ -91,6 +93,16 @@ def claim_key(
         raise Conflict("This Idempotency-Key was used before with another request.")
     assert answer.status is not None
     return Replay(status=answer.status, body=answer.body)
+
+
+def check_money_key(key: str) -> str:
+    """The key of a call that moves money, which must have one. Raises InvalidInput."""
+    if not 0 < len(key) <= MONEY_KEY_LENGTH_MAX or not key.isprintable():
+        raise InvalidInput(
+            f"Send an Idempotency-Key of 1 to {MONEY_KEY_LENGTH_MAX} printable characters.",
+            field="Idempotency-Key",
+        )
+    return key
 
 
 def keep_answer(answer: IdempotentAnswer, *, status: int, body: Any) -> None:

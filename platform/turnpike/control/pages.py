@@ -53,6 +53,11 @@ def read_cursor(request: Request, *, parse: Callable[[str], Any]) -> Any | None:
         raise InvalidInput("cursor is not one that we gave out.", field="cursor") from error
 
 
+def read_list(request: Request, name: str) -> tuple[str, ...]:
+    """All values of a parameter, written `name` or `name[]`."""
+    return (*request.query_params.getlist(name), *request.query_params.getlist(f"{name}[]"))
+
+
 def write_cursor(key: Any) -> str:
     """An opaque cursor for a key."""
     return base64.urlsafe_b64encode(str(key).encode()).decode().rstrip("=")

@@ -75,6 +75,22 @@ def problem_json(error: Exception, context: dict[str, Any]) -> Response:
     return _problem(status=500, code="internal_error", detail=detail, request_id=request_id)
 
 
+def field_errors(path: str, detail: Any) -> list[dict[str, str]]:
+    """Fields and what is wrong with each, from a serializer's errors; nested ones by path."""
+    if isinstance(detail, Mapping):
+        found = []
+        for name, item in detail.items():
+            below = path if name == "non_field_errors" else f"{path}.{name}".lstrip(".")
+            found.extend(field_errors(below, item))
+        return found
+    if isinstance(detail, list):
+        found = []
+        for item in detail:
+            found.extend(field_errors(path, item))
+        return found
+    return [{"field": path, "message": str(detail)}]
+
+
 def _of_ours(error: errors.TurnpikeError, request_id: str) -> Response:
     field = getattr(error, "field", "")
     fields = [{"field": field, "message": error.message}] if field else []
@@ -91,7 +107,7 @@ def _of_framework(error: exceptions.APIException, request_id: str) -> Response:
     status = error.status_code
     fields: list[dict[str, str]] = []
     if isinstance(error, exceptions.ValidationError):
-        fields = list(_field_errors("", error.detail))
+        fields = field_errors("", error.detail)
         detail = "; ".join(f"{item['field']}: {item['message']}" for item in fields[:5])
     else:
         detail = str(error.detail)
@@ -110,21 +126,6 @@ def _of_framework(error: exceptions.APIException, request_id: str) -> Response:
     if wait is not None:
         response["Retry-After"] = str(int(wait))
     return response
-
-
-def _field_errors(path: str, detail: Any) -> list[dict[str, str]]:
-    if isinstance(detail, Mapping):
-        found = []
-        for name, item in detail.items():
-            below = path if name == "non_field_errors" else f"{path}.{name}".lstrip(".")
-            found.extend(_field_errors(below, item))
-        return found
-    if isinstance(detail, list):
-        found = []
-        for item in detail:
-            found.extend(_field_errors(path, item))
-        return found
-    return [{"field": path, "message": str(detail)}]
 
 
 def _problem(

@@ -70,6 +70,11 @@ class Conflict(TurnpikeError):
     code = "conflict"
     status = 409
 
+    def __init__(self, message: str, *, error_code: str = "") -> None:
+        """`error_code`: Anthropic's word for it, where its API has one."""
+        super().__init__(message)
+        self.error_code = error_code
+
 
 class LimitReached(TurnpikeError):
     """There is no room for this now; there will be when what is under way has ended."""

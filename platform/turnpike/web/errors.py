@@ -2,6 +2,8 @@
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
+from turnpike.kernel import ids
+
 PROBLEM = "application/problem+json"
 
 
@@ -34,8 +36,11 @@ def csrf_refused(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 def _answer(request: HttpRequest, *, status: int, kind: str, title: str) -> HttpResponse:
     if request.path.startswith("/v1/"):
-        error = {"type": "error", "error": {"type": kind, "message": title}, "request_id": None}
-        return JsonResponse(error, status=status)
+        request_id = ids.public_id(ids.REQUEST, ids.uuid7())
+        error = {"type": "error", "error": {"type": kind, "message": title}}
+        return JsonResponse(
+            {**error, "request_id": request_id}, status=status, headers={"request-id": request_id}
+        )
     if request.path.startswith("/api/"):
         code = kind.removesuffix("_error")
         problem = {"type": "about:blank", "title": title, "status": status, "code": code}
