@@ -25,7 +25,7 @@ from billing.services.invoice_lines import LineDraft, period_lines
 from billing.services.ledger import Line, account_for, credit, debit, post
 from billing.services.posting import publish_wallet
 from billing.services.statements import statement_summary
-from turnpike.control.caller import Caller
+from turnpike.control.caller import Caller, actor_of
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import clock, money
 from turnpike.kernel.errors import Conflict
@@ -285,7 +285,7 @@ def _post_invoice(row: Invoice, *, actor: Caller | str) -> None:
             kind="invoice",
             currency=row.currency,
             lines=lines,
-            actor=actor if isinstance(actor, str) else actor.actor,
+            actor=actor_of(actor),
             memo={"invoice": row.public_id, "number": row.number},
         )
 

@@ -113,7 +113,7 @@ def redeem_code(*, tenant: int, words: str, caller: Caller, at: datetime) -> Cre
             amount=code.amount_nano,
             idempotency_key=f"code:{code.uuid}:{tenant}",
             reason=code.reason,
-            actor=caller.actor,
+            actor=caller,
             expires_at=None if days is None else at + timedelta(days=days),
         )
         Redemption.objects.create(

@@ -98,7 +98,7 @@ def set_group_limits(*, tier: str, limit_group: str, limits: Limits) -> TierGrou
     return row
 
 
-def set_tier(*, tenant: int, tier: str, actor: str, reason: str) -> Subscription:
+def set_tier(*, tenant: int, tier: str, actor: Caller | str, reason: str) -> Subscription:
     """Put a tenant on a tier; holds from the next request."""
     ensure_tiers()
     return _change(
@@ -111,7 +111,7 @@ def set_overrides(
     tenant: int,
     limits: Limits,
     group_limits: Mapping[str, Limits] | None = None,
-    actor: str,
+    actor: Caller | str,
     reason: str,
 ) -> Subscription:
     """Replace a tenant's own limits, which stand above its tier's where they are set."""
@@ -126,7 +126,7 @@ def set_overrides(
 
 
 def set_prices(
-    *, tenant: int, book: str = DEFAULT_BOOK, discount_bp: int = 0, actor: str, reason: str
+    *, tenant: int, book: str = DEFAULT_BOOK, discount_bp: int = 0, actor: Caller | str, reason: str
 ) -> Subscription:
     """Give a tenant a price book and a discount in basis points."""
     if not 0 <= discount_bp <= DISCOUNT_BP_MAX:

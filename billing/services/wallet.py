@@ -20,6 +20,7 @@ from billing.models.ledger import CreditGrant, LedgerAccount, LedgerTxn, Wallet
 from billing.services.ledger import Line, account_for, credit, debit, post
 from billing.services.posting import publish_wallet
 from billing.snapshots import publish_terms
+from turnpike.control.caller import Caller, actor_of
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import clock, ids
 from turnpike.kernel.errors import Conflict, InvalidInput
@@ -43,7 +44,7 @@ def grant_credit(
     amount: int,
     idempotency_key: str,
     reason: str,
-    actor: str,
+    actor: Caller | str,
     expires_at: datetime | None = None,
 ) -> CreditGrant:
     """Give a tenant promotional credit; the same key again returns the first grant.
@@ -70,7 +71,7 @@ def grant_credit(
             account=account,
             amount_nano=amount,
             reason=reason,
-            actor=actor,
+            actor=actor_of(actor),
             idempotency_key=idempotency_key,
             expires_at=expires_at,
         )
@@ -79,7 +80,7 @@ def grant_credit(
             kind="grant",
             currency=wallet.currency,
             lines=[debit(expense.pk, amount), credit(account.pk, amount)],
-            actor=actor,
+            actor=actor_of(actor),
             memo={"reason": reason},
         )
         _audit(tenant, "credit.granted", {"amount_nano": amount}, actor=actor, reason=reason)
@@ -92,7 +93,7 @@ def top_up(
     tenant: int,
     amount: int,
     idempotency_key: str,
-    actor: str,
+    actor: Caller | str,
     provider: str = "manual",
     reason: str = "",
 ) -> WalletState:
@@ -107,7 +108,7 @@ def top_up(
             kind="top_up",
             currency=wallet.currency,
             lines=[debit(cash.pk, amount), credit(prepaid.pk, amount)],
-            actor=actor,
+            actor=actor_of(actor),
             memo={"reason": reason},
         )
         if posted is not None:
@@ -116,14 +117,16 @@ def top_up(
         return _state_of(tenant)
 
 
-def set_credit_line(*, tenant: int, limit: int, actor: str, reason: str = "") -> WalletState:
+def set_credit_line(
+    *, tenant: int, limit: int, actor: Caller | str, reason: str = ""
+) -> WalletState:
     """How far below zero a tenant may go, in nanos; holds from the next request."""
     if limit < 0:
         raise InvalidInput(f"A credit line is not below zero: {limit}.", field="credit_limit")
     return _change_wallet(tenant, {"credit_limit_nano": limit}, actor=actor, reason=reason)
 
 
-def set_mode(*, tenant: int, mode: str, actor: str, reason: str = "") -> WalletState:
+def set_mode(*, tenant: int, mode: str, actor: Caller | str, reason: str = "") -> WalletState:
     """Prepaid or postpaid, from the next charge on."""
     if mode not in Wallet.Mode.values:
         raise InvalidInput(f"No such mode: {mode!r}.", field="mode")
@@ -266,7 +269,7 @@ def _spendable_promos(wallet: Wallet) -> list[LedgerAccount]:
 
 
 def _change_wallet(
-    tenant: int, values: Mapping[str, int | str], *, actor: str, reason: str
+    tenant: int, values: Mapping[str, int | str], *, actor: Caller | str, reason: str
 ) -> WalletState:
     with platform_scope("billing.change_wallet"):
         wallet = lock_wallet(tenant=tenant)
@@ -284,7 +287,7 @@ def _audit(
     action: str,
     after: Mapping[str, int | str],
     *,
-    actor: str,
+    actor: Caller | str,
     reason: str,
     before: Mapping[str, int | str] | None = None,
 ) -> None:

@@ -95,9 +95,10 @@ def test_each_change_of_a_tenant_holds_and_is_written_down(
         "overrides": {"requests_per_minute": 77},
         "disconnect": ("drain", 30),
     }
-    for name in ("tenant.suspended", "credit.granted", "subscription.changed"):
+    for name in ("tenant.suspended", "credit.granted", "subscription.changed", "wallet.changed"):
         events = audited(name, tenant=tenant.pk)
         assert events, name
+        assert {event.address for event in events} == {"127.0.0.1"}
         assert {event.actor for event in events} == {operator.public_id}
         assert {event.reason for event in events} == {REASON}
 

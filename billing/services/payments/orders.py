@@ -111,7 +111,7 @@ def record_transfer(
             tenant=tenant,
             amount=amount,
             idempotency_key=f"{MANUAL}:{payment.uuid}",
-            actor=caller.actor,
+            actor=caller,
             provider=MANUAL,
             reason=reason,
         )

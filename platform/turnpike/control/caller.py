@@ -54,4 +54,9 @@ class Caller:
         return power in self.powers
 
 
+def actor_of(actor: Caller | str) -> str:
+    """How a ledger or a document names who acted: a caller, or a name where nobody called."""
+    return actor.actor if isinstance(actor, Caller) else actor
+
+
 SYSTEM = Caller(actor="system", powers=ALL_POWERS, is_operator=True)

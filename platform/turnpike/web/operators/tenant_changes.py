@@ -77,7 +77,7 @@ def grant(caller: Caller, tenant: Tenant, form: GrantForm) -> None:
         amount=form.cleaned_data["amount_nano"],
         idempotency_key=f"operator:{tenant.pk}:{form.cleaned_data['once']}",
         reason=_reason(form),
-        actor=caller.actor,
+        actor=caller,
         expires_at=ends_at,
     )
 
@@ -100,7 +100,7 @@ def change_tier(caller: Caller, tenant: Tenant, form: TierForm) -> None:
     tiers.set_tier(
         tenant=tenant.pk,
         tier=form.cleaned_data["tier"],
-        actor=caller.actor,
+        actor=caller,
         reason=_reason(form),
     )
 
@@ -111,7 +111,7 @@ def override_limits(caller: Caller, tenant: Tenant, form: LimitsForm) -> None:
         tenant=tenant.pk,
         limits=form.limits,
         group_limits=terms_of([tenant.pk])[tenant.pk].group_overrides,
-        actor=caller.actor,
+        actor=caller,
         reason=_reason(form),
     )
 
@@ -122,7 +122,7 @@ def change_prices(caller: Caller, tenant: Tenant, form: PricesForm) -> None:
         tenant=tenant.pk,
         book=form.cleaned_data["book"],
         discount_bp=form.discount_bp,
-        actor=caller.actor,
+        actor=caller,
         reason=_reason(form),
     )
 
@@ -131,8 +131,8 @@ def change_payment(caller: Caller, tenant: Tenant, form: PaymentForm) -> None:
     """Prepaid or by invoice, and the credit line."""
     limit = form.cleaned_data["credit_limit_nano"] or 0
     mode, reason = form.cleaned_data["mode"], _reason(form)
-    wallet.set_mode(tenant=tenant.pk, mode=mode, actor=caller.actor, reason=reason)
-    wallet.set_credit_line(tenant=tenant.pk, limit=limit, actor=caller.actor, reason=reason)
+    wallet.set_mode(tenant=tenant.pk, mode=mode, actor=caller, reason=reason)
+    wallet.set_credit_line(tenant=tenant.pk, limit=limit, actor=caller, reason=reason)
 
 
 def change_disconnect(caller: Caller, tenant: Tenant, form: DisconnectForm) -> None:
@@ -141,7 +141,7 @@ def change_disconnect(caller: Caller, tenant: Tenant, form: DisconnectForm) -> N
         tenant=tenant.pk,
         on_disconnect=form.cleaned_data["on_disconnect"],
         drain_seconds=form.cleaned_data["drain_seconds"],
-        actor=caller.actor,
+        actor=caller,
         reason=_reason(form),
     )
 

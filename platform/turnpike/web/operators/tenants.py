@@ -73,7 +73,7 @@ class TenantsPage(OperatorPage):
         except InvalidInput as error:
             form.refuse(error)
             return self._show(form=form, status=400)
-        set_tier(tenant=tenant.pk, tier=values["tier"], actor=self.caller.actor, reason=reason)
+        set_tier(tenant=tenant.pk, tier=values["tier"], actor=self.caller, reason=reason)
         if not values["owner_email"]:
             return self.done(
                 _("The tenant was created."),
