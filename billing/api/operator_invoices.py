@@ -33,9 +33,7 @@ from billing.services.invoices import finalize_invoice
 from turnpike.control.drf import OperatorView, StrictSerializer
 from turnpike.control.pages import PAGE_PARAMETERS, keyset_page, page_of
 from turnpike.kernel import clock
-from turnpike.kernel.errors import InvalidInput, NotFound
-
-KEY_LENGTH_MAX = 100
+from turnpike.kernel.errors import NotFound
 
 
 class OperatorInvoiceSerializer(InvoiceSerializer):
@@ -57,13 +55,13 @@ class VoidInput(DocumentReasonInput):
 
 
 class CreditInput(DocumentReasonInput):
-    """What is credited: a net amount, or (null) all that is left. Send an Idempotency-Key."""
+    """What is credited: a net amount, or (null) all that is left."""
 
     amount = AmountField(allow_null=True)
 
 
 class PaymentInput(StrictSerializer):
-    """A payment that arrived. Send an Idempotency-Key."""
+    """A payment that arrived."""
 
     amount = AmountField()
     provider = serializers.CharField(max_length=40, required=False)
@@ -163,16 +161,6 @@ class _InvoiceView(OperatorView):
             raise NotFound("There is no such invoice.")
         return int(row.pk)
 
-    def key(self) -> str:
-        """The caller's key for a change of money. Raises InvalidInput without one."""
-        key = self.request.headers.get("idempotency-key", "")
-        if not 0 < len(key) <= KEY_LENGTH_MAX:
-            raise InvalidInput(
-                f"This needs an Idempotency-Key of 1 to {KEY_LENGTH_MAX} characters.",
-                field="Idempotency-Key",
-            )
-        return key
-
     def answer(self, public_id: str) -> Response:
         """The document as it stands now."""
         row = Invoice.objects.select_related("period", "corrects").get(pk=self.number(public_id))
@@ -205,6 +193,8 @@ class OperatorLinesView(_InvoiceView):
 class FinalizeView(_InvoiceView):
     """A draft goes out."""
 
+    moves_money = True
+
     @extend_schema(
         operation_id="operator_invoices_finalize", request=None, responses=WholeInvoiceSerializer
     )
@@ -217,6 +207,8 @@ class FinalizeView(_InvoiceView):
 
 class VoidView(_InvoiceView):
     """An unpaid invoice is taken back."""
+
+    moves_money = True
 
     @extend_schema(
         operation_id="operator_invoices_void", request=VoidInput, responses=WholeInvoiceSerializer
@@ -233,6 +225,8 @@ class VoidView(_InvoiceView):
 class CreditView(_InvoiceView):
     """A credit note."""
 
+    moves_money = True
+
     @extend_schema(
         operation_id="operator_invoices_credit",
         request=CreditInput,
@@ -245,7 +239,7 @@ class CreditView(_InvoiceView):
             invoice=self.number(invoice_id),
             net=values["amount"],
             reason=values["reason"],
-            idempotency_key=self.key(),
+            idempotency_key=self.money_key,
             at=clock.utc_now(),
             actor=self.caller,
         )
@@ -254,6 +248,8 @@ class CreditView(_InvoiceView):
 
 class PaymentView(_InvoiceView):
     """A payment by bank transfer, or from credit."""
+
+    moves_money = True
 
     @extend_schema(
         operation_id="operator_invoices_pay",
@@ -265,7 +261,7 @@ class PaymentView(_InvoiceView):
         values = read(PaymentInput, request.data)
         pay_invoice(
             invoice=self.number(invoice_id),
-            idempotency_key=self.key(),
+            idempotency_key=self.money_key,
             at=clock.utc_now(),
             actor=self.caller,
             **values,
@@ -275,6 +271,8 @@ class PaymentView(_InvoiceView):
 
 class WriteOffView(_InvoiceView):
     """An invoice that nobody will pay."""
+
+    moves_money = True
 
     @extend_schema(
         operation_id="operator_invoices_write_off",

@@ -81,7 +81,7 @@ class OutcomeSerializer(serializers.Serializer[Any]):
 
 
 class CorrectionInput(SpanInput):
-    """A price set that was wrong, and the right prices. Send an Idempotency-Key."""
+    """A price set that was wrong, and the right prices."""
 
     price_set = serializers.IntegerField()
     prices = PriceInput(many=True)
@@ -146,6 +146,8 @@ class RehearsalsView(OperatorView):
 class CorrectionsView(OperatorView):
     """Re-rating after a price error."""
 
+    moves_money = True
+
     @extend_schema(
         operation_id="operator_correct_prices",
         request=CorrectionInput,
@@ -153,9 +155,7 @@ class CorrectionsView(OperatorView):
     )
     def post(self, request: Request) -> Response:
         """Rate a span's requests under the right prices and post the differences; once by key."""
-        key = request.headers.get("idempotency-key")
-        if not key:
-            raise InvalidInput("This needs an Idempotency-Key.", field="Idempotency-Key")
+        key = self.money_key
         values = read(CorrectionInput, request.data)
         right = make_corrected_set(
             wrong_set=values["price_set"],

@@ -11,6 +11,7 @@ from rest_framework.response import Response
 from accounts.access import access_any_tenant
 from accounts.api.fields import AmountField, read
 from accounts.models import REASON_LENGTH_MAX
+from billing.models.ledger import CreditGrant
 from billing.models.payments import Payment
 from billing.services.payments.orders import record_transfer, start_top_up
 from billing.services.payments.refunds import refund_payment
@@ -18,14 +19,12 @@ from billing.services.redemption import create_code, redeem_code
 from turnpike.control.caller import Power
 from turnpike.control.drf import OperatorView, StrictSerializer, TenantView
 from turnpike.kernel import clock
-from turnpike.kernel.errors import InvalidInput, NotFound
+from turnpike.kernel.errors import NotFound
 from turnpike.kernel.money import format_amount
-
-KEY_LENGTH_MAX = 100
 
 
 class TopUpInput(StrictSerializer):
-    """How much is paid. Send an Idempotency-Key."""
+    """How much is paid."""
 
     amount = AmountField()
 
@@ -43,13 +42,13 @@ class PaymentSerializer(serializers.Serializer[Any]):
 
 
 class RedemptionInput(StrictSerializer):
-    """A code. Send an Idempotency-Key."""
+    """A code."""
 
     code = serializers.CharField(max_length=64)
 
 
 class CreditSerializer(serializers.Serializer[Any]):
-    """Credit that a code became."""
+    """Credit that a tenant was given."""
 
     id = serializers.UUIDField()
     amount = serializers.CharField()
@@ -57,7 +56,7 @@ class CreditSerializer(serializers.Serializer[Any]):
 
 
 class TransferInput(StrictSerializer):
-    """A bank transfer that was seen. Send an Idempotency-Key."""
+    """A bank transfer that was seen."""
 
     amount = AmountField()
     reference = serializers.CharField(max_length=200)
@@ -65,7 +64,7 @@ class TransferInput(StrictSerializer):
 
 
 class RefundInput(StrictSerializer):
-    """What is given back, and why. Send an Idempotency-Key."""
+    """What is given back, and why."""
 
     amount = AmountField()
     reason = serializers.CharField(max_length=REASON_LENGTH_MAX)
@@ -80,7 +79,7 @@ class RefundSerializer(serializers.Serializer[Any]):
 
 
 class CodeInput(StrictSerializer):
-    """A code to be made. Send an Idempotency-Key."""
+    """A code to be made."""
 
     amount = AmountField()
     uses = serializers.IntegerField(min_value=1)
@@ -100,6 +99,7 @@ class CodeSerializer(serializers.Serializer[Any]):
 class TopUpsView(TenantView):
     """A tenant's top-ups."""
 
+    moves_money = True
     powers: ClassVar = {"POST": Power.BILLING_WRITE}
 
     @extend_schema(operation_id="start_top_up", request=TopUpInput, responses=PaymentSerializer)
@@ -109,7 +109,7 @@ class TopUpsView(TenantView):
         started = start_top_up(
             tenant=self.caller.tenant,
             amount=read(TopUpInput, request.data)["amount"],
-            key=key_of(request),
+            key=self.money_key,
             caller=self.caller,
             return_url=f"{settings.PUBLIC_BASE_URL}/console/billing",
             at=clock.utc_now(),
@@ -120,6 +120,7 @@ class TopUpsView(TenantView):
 class RedemptionsView(TenantView):
     """Codes that a tenant redeems."""
 
+    moves_money = True
     powers: ClassVar = {"POST": Power.BILLING_WRITE}
 
     @extend_schema(operation_id="redeem_code", request=RedemptionInput, responses=CreditSerializer)
@@ -132,16 +133,13 @@ class RedemptionsView(TenantView):
             caller=self.caller,
             at=clock.utc_now(),
         )
-        said = {
-            "id": str(grant.uuid),
-            "amount": format_amount(grant.amount_nano),
-            "expires_at": grant.expires_at,
-        }
-        return Response(said, status=201)
+        return Response(credit_answer(grant), status=201)
 
 
 class TransfersView(OperatorView):
     """Bank transfers of a tenant."""
+
+    moves_money = True
 
     @extend_schema(
         operation_id="record_transfer", request=TransferInput, responses=PaymentSerializer
@@ -152,7 +150,7 @@ class TransfersView(OperatorView):
         given = read(TransferInput, request.data)
         payment = record_transfer(
             tenant=tenant.pk,
-            key=f"api:{self.caller.actor}:{key_of(request)}",
+            key=f"api:{self.caller.actor}:{self.money_key}",
             caller=self.caller,
             at=clock.utc_now(),
             **given,
@@ -163,6 +161,8 @@ class TransfersView(OperatorView):
 class RefundsView(OperatorView):
     """Refunds of a payment."""
 
+    moves_money = True
+
     @extend_schema(operation_id="refund_payment", request=RefundInput, responses=RefundSerializer)
     def post(self, request: Request, payment_id: str) -> Response:
         """Give back what was paid and not used."""
@@ -172,7 +172,7 @@ class RefundsView(OperatorView):
             raise NotFound("There is no such payment.") from error
         made = refund_payment(
             payment=payment.pk,
-            key=f"{self.caller.actor}:{key_of(request)}",
+            key=f"{self.caller.actor}:{self.money_key}",
             caller=self.caller,
             **read(RefundInput, request.data),
         )
@@ -187,13 +187,15 @@ class RefundsView(OperatorView):
 class CodesView(OperatorView):
     """Redemption codes."""
 
+    moves_money = True
+
     @extend_schema(operation_id="create_code", request=CodeInput, responses=CodeSerializer)
     def post(self, request: Request) -> Response:
         """Make a code; it is shown once."""
         given = read(CodeInput, request.data)
         made = create_code(
             uses_max=given.pop("uses"),
-            key=f"api:{self.caller.actor}:{key_of(request)}",
+            key=f"api:{self.caller.actor}:{self.money_key}",
             caller=self.caller,
             **given,
         )
@@ -201,15 +203,13 @@ class CodesView(OperatorView):
         return Response(said, status=201)
 
 
-def key_of(request: Request) -> str:
-    """The Idempotency-Key, which calls that move money must carry."""
-    key = str(request.headers.get("idempotency-key", ""))
-    if not 0 < len(key) <= KEY_LENGTH_MAX:
-        raise InvalidInput(
-            f"Send an Idempotency-Key of 1 to {KEY_LENGTH_MAX} characters.",
-            field="Idempotency-Key",
-        )
-    return key
+def credit_answer(grant: CreditGrant) -> dict[str, Any]:
+    """Credit that was given, for an answer."""
+    return {
+        "id": str(grant.uuid),
+        "amount": format_amount(grant.amount_nano),
+        "expires_at": None if grant.expires_at is None else clock.rfc3339(grant.expires_at),
+    }
 
 
 def _payment(row: Payment, *, url: str = "") -> dict[str, Any]:

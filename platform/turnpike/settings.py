@@ -290,7 +290,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "turnpike.control.schema.ControlSchema",
     "EXCEPTION_HANDLER": "turnpike.control.drf.problem_json",
 }
 SPECTACULAR_SETTINGS = {
@@ -300,6 +300,8 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "ENUM_NAME_OVERRIDES": {
         "TenantStatus": "accounts.models.TenantStatus",
+        "Role": "accounts.models.Role",
+        "GivenRole": "accounts.api.admin_people.GIVEN_WORDS",
         "InviteStatus": "accounts.models.InviteStatus",
         "ApiKeyStatus": "accounts.models.ApiKeyStatus",
         "ApiKeyKind": "accounts.models.ApiKey.Kind",
