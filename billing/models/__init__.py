@@ -1,7 +1,9 @@
 """The models of billing, one module for each noun."""
 
+from billing.models.alerts import BudgetAlert
 from billing.models.batches import BatchItem, BatchPart, LedgerHold, MessageBatch
 from billing.models.catalog import CatalogModel, ModelAlias, Price, PriceBook, PriceSet
+from billing.models.differences import ReconciliationItem, UpstreamReportDay, UsageReview
 from billing.models.invoices import (
     BillingDetails,
     Invoice,
@@ -54,6 +56,7 @@ __all__ = [
     "BatchPart",
     "BillingDetails",
     "BillingPeriod",
+    "BudgetAlert",
     "CatalogModel",
     "ComponentDay",
     "CreditGrant",
@@ -81,6 +84,7 @@ __all__ = [
     "PriceSet",
     "RatingDifference",
     "RatingRun",
+    "ReconciliationItem",
     "ReconciliationRun",
     "Redemption",
     "RedemptionCode",
@@ -94,7 +98,9 @@ __all__ = [
     "Upstream",
     "UpstreamAttempt",
     "UpstreamCredential",
+    "UpstreamReportDay",
     "UsageEvent",
+    "UsageReview",
     "UsageRollup",
     "Wallet",
 ]

@@ -16,6 +16,7 @@ from billing.services.costs import CostBooks, load_cost_books
 from turnpike.contracts.usage import (
     OUTCOME_ANSWERED,
     OUTCOME_CUT,
+    OUTCOME_RECONCILED,
     Attempt,
     UsageEvent,
 )
@@ -157,7 +158,8 @@ def _known_of(rows: Sequence[EventRow]) -> Known:
 def _attempt_row(
     request: UUID, event: UsageEvent, attempt: Attempt, *, costs: CostBooks
 ) -> dict[str, Any]:
-    is_billed = attempt.outcome in BILLED_OUTCOMES
+    is_settled = attempt.outcome == OUTCOME_RECONCILED and bool(attempt.usage)
+    is_billed = attempt.outcome in BILLED_OUTCOMES or is_settled
     cost = costs.cost_of(
         attempt.usage if is_billed else None,
         upstream=attempt.upstream,

@@ -22,7 +22,8 @@ WITH used AS (
   WHERE invoice.kind IN ('invoice', 'statement') AND invoice.status <> 'void'
   GROUP BY invoice.id
 )
-SELECT printed.id, printed.usage_nano, used.nano, printed.correction_nano, corrected.nano
+SELECT printed.id AS invoice_id, printed.usage_nano, used.nano AS events_nano,
+  printed.correction_nano, corrected.nano AS corrected_nano
 FROM printed LEFT JOIN used USING (period_id) LEFT JOIN corrected USING (period_id)
 WHERE printed.usage_nano <> coalesce(used.nano, 0)
   OR printed.correction_nano <> coalesce(corrected.nano, 0)"""  # noqa: S608 - our names
@@ -37,7 +38,8 @@ WITH parts AS (
 ), taxed AS (
   SELECT invoice_id AS id, sum(amount_nano) AS tax FROM billing_invoice_tax GROUP BY invoice_id
 )
-SELECT invoice.id, invoice.number, invoice.subtotal_nano, parts.net, invoice.tax_nano, taxed.tax
+SELECT invoice.id AS invoice_id, invoice.number, invoice.subtotal_nano, parts.net AS lines_nano,
+  invoice.tax_nano, taxed.tax AS taxes_nano
 FROM billing_invoice AS invoice JOIN parts USING (id) LEFT JOIN taxed USING (id)
 WHERE invoice.subtotal_nano <> parts.net OR invoice.exact_nano <> parts.exact
   OR invoice.tax_nano <> coalesce(taxed.tax, 0)"""
@@ -52,13 +54,13 @@ WITH asked AS (
   JOIN billing_ledger_account AS account ON account.id = entry.account_id
   WHERE txn.kind = 'invoice' AND account.kind = 'receivable' GROUP BY txn.idem_key
 )
-SELECT asked.id, booked.idem_key, asked.nano, booked.nano
+SELECT asked.id AS invoice_id, booked.idem_key, asked.nano AS asked_nano, booked.nano AS booked_nano
 FROM asked FULL JOIN booked ON booked.idem_key = 'invoice:' || asked.uuid
 WHERE coalesce(asked.nano, 0) <> coalesce(booked.nano, 0)"""
 
 _NUMBERS = """
-SELECT series.id, series.name, series.next, count(invoice.id), min(invoice.sequence),
-  max(invoice.sequence)
+SELECT series.id AS series_id, series.name, series.next, count(invoice.id) AS documents,
+  min(invoice.sequence) AS first, max(invoice.sequence) AS last
 FROM billing_number_series AS series LEFT JOIN billing_invoice AS invoice
   ON invoice.series_id = series.id GROUP BY series.id
 HAVING count(invoice.id) <> series.next - 1
@@ -75,7 +77,7 @@ WITH owed AS (
   SELECT tenant_id, currency, sum(debits - credits) AS nano FROM billing_ledger_account
   WHERE kind = 'receivable' GROUP BY tenant_id, currency
 )
-SELECT tenant_id, currency, owed.nano, booked.nano
+SELECT tenant_id, currency, owed.nano AS owed_nano, booked.nano AS booked_nano
 FROM owed FULL JOIN booked USING (tenant_id, currency)
 WHERE coalesce(owed.nano, 0) <> coalesce(booked.nano, 0)"""
 
@@ -94,7 +96,8 @@ WITH posted AS (
   SELECT tenant_id, currency, sum(debits - credits) AS nano FROM billing_ledger_account
   WHERE kind = 'unbilled' GROUP BY tenant_id, currency
 )
-SELECT tenant_id, currency, booked.nano, posted.nano, asked.nano
+SELECT tenant_id, currency, booked.nano AS booked_nano, posted.nano AS posted_nano,
+  asked.nano AS asked_nano
 FROM booked FULL JOIN posted USING (tenant_id, currency) FULL JOIN asked USING (tenant_id, currency)
 WHERE coalesce(booked.nano, 0) <> coalesce(posted.nano, 0) - coalesce(asked.nano, 0)"""
 
@@ -108,12 +111,14 @@ WITH kept AS (
   JOIN billing_ledger_account AS account ON account.id = entry.account_id
   WHERE txn.idem_key LIKE 'rating:%%' AND account.kind = 'revenue' GROUP BY txn.idem_key
 )
-SELECT idem_key, kept.nano, booked.nano FROM kept FULL JOIN booked USING (idem_key)
+SELECT idem_key, kept.nano AS kept_nano, booked.nano AS booked_nano
+FROM kept FULL JOIN booked USING (idem_key)
 WHERE kept.nano IS DISTINCT FROM booked.nano"""
 
 # What credit notes took back of an invoice, against what the invoice says of it.
 _CREDITED = """
-SELECT invoice.id, invoice.number, invoice.credited_nano, coalesce(sum(note.total_nano), 0)
+SELECT invoice.id AS invoice_id, invoice.number, invoice.credited_nano,
+  coalesce(sum(note.total_nano), 0) AS notes_nano
 FROM billing_invoice AS invoice LEFT JOIN billing_invoice AS note
   ON note.corrects_id = invoice.id AND note.kind = 'credit_note' AND note.status = 'issued'
 WHERE invoice.kind = 'invoice' GROUP BY invoice.id

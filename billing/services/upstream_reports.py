@@ -1,30 +1,34 @@
-"""compare_upstreams: what attempts say of usage, against what upstreams' usage reports say.
+"""compare_reports: what attempts say of usage, against what upstreams' usage reports say.
 
-An upstream is asked where it has a credential named ``admin``, which serves no requests.
-Sums are compared by UTC day, model and kind of token.
+An upstream is asked where it has a credential named ``admin``, which serves no requests. Sums are
+compared by UTC day, model and kind of token, and kept: they are the evidence for what is in doubt.
 """
 
 import http.client
 import json
 import ssl
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from django.db import connection
 
+from billing.models.differences import UpstreamReportDay
 from billing.models.upstreams import ADMIN_CREDENTIAL, Upstream, UpstreamCredential
+from billing.services.findings import Difference
 from turnpike.contracts.snapshots import credential_place
 from turnpike.control.scope import platform_scope
 from turnpike.env import env
-from turnpike.kernel import ids, sealing
+from turnpike.kernel import clock, ids, sealing
 
 PATH = "/v1/organizations/usage_report/messages"
 SECONDS_MAX = 10.0
 BYTES_MAX = 8 * 1024 * 1024
 PAGES_MAX = 50
 DAYS_AT_ONCE = 31
+NO_REPORT = "no report"
 Sums = dict[tuple[str, str, str], int]
 
 _KINDS: Mapping[str, str] = {
@@ -49,22 +53,86 @@ WHERE attempt.upstream_id = %(upstream)s AND attempt.is_billed
 GROUP BY 1, 2"""  # noqa: S608 - our names
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """What differs, and the upstreams and days whose reports could be read."""
+
+    differences: tuple[Difference, ...]
+    covered: frozenset[tuple[str, ...]]
+
+
 def compare_upstreams(*, since: datetime, until: datetime) -> list[str]:
     """Each difference in words, upstream by upstream; `since` and `until` begin UTC days."""
-    found = []
+    return [row.text for row in compare_reports(since=since, until=until).differences]
+
+
+def compare_reports(*, since: datetime, until: datetime) -> Compared:
+    """Compare whole UTC days, and keep what both sides say of each."""
+    found: list[Difference] = []
+    covered: set[tuple[str, ...]] = set()
+    days = [(since + timedelta(days=n)).date() for n in range((until - since).days)]
     rows = UpstreamCredential.objects.filter(name=ADMIN_CREDENTIAL).select_related("upstream")
     for row in rows.order_by("upstream_id"):
+        name = row.upstream.name
         try:
             reported = _reported(row, since=since, until=until)
         except (OSError, http.client.HTTPException, ValueError, sealing.CannotOpen) as error:
-            found.append(f"{row.upstream.name}: no report, {type(error).__name__}")
+            found.append(_no_report(name, error))
             continue
+        covered |= {(name, NO_REPORT), *((name, day.isoformat()) for day in days)}
         ours = _ours(row.upstream, since=since, until=until)
-        for day, model, kind in sorted(ours.keys() | reported.keys()):
-            here, there = ours.get((day, model, kind), 0), reported.get((day, model, kind), 0)
+        _keep_days(row.upstream, days, ours=ours, reported=reported)
+        for place in sorted(ours.keys() | reported.keys()):
+            here, there = ours.get(place, 0), reported.get(place, 0)
             if here != there:
-                found.append(f"{row.upstream.name}, {day}, {model}, {kind}: {here}, says {there}")
-    return found
+                found.append(_difference(name, place, here, there))
+    return Compared(differences=tuple(found), covered=frozenset(covered))
+
+
+def _no_report(name: str, error: Exception) -> Difference:
+    problem = type(error).__name__
+    return Difference(
+        cause=(name, NO_REPORT),
+        evidence=(("upstream", name), ("problem", problem)),
+        text=f"{name}: no report, {problem}",
+    )
+
+
+def _difference(name: str, place: tuple[str, str, str], here: int, there: int) -> Difference:
+    day, model, kind = place
+    return Difference(
+        cause=(name, day, model, kind),
+        evidence=(
+            ("upstream", name),
+            ("day", day),
+            ("model", model),
+            ("kind", kind),
+            ("ours", str(here)),
+            ("reported", str(there)),
+        ),
+        text=f"{name}, {day}, {model}, {kind}: {here}, says {there}",
+    )
+
+
+def _keep_days(upstream: Upstream, days: list[date], *, ours: Sums, reported: Sums) -> None:
+    figures: dict[str, dict[str, dict[str, list[int]]]] = {day.isoformat(): {} for day in days}
+    for day, model, kind in ours.keys() | reported.keys():
+        place = (day, model, kind)
+        pair = [ours.get(place, 0), reported.get(place, 0)]
+        if any(pair) and day in figures:
+            figures[day].setdefault(model, {})[kind] = pair
+    now = clock.utc_now()
+    UpstreamReportDay.objects.bulk_create(
+        [
+            UpstreamReportDay(
+                upstream=upstream, day=day, read_at=now, figures=figures[day.isoformat()]
+            )
+            for day in days
+        ],
+        update_conflicts=True,
+        unique_fields=["upstream", "day"],
+        update_fields=["read_at", "figures"],
+    )
 
 
 def _ours(upstream: Upstream, *, since: datetime, until: datetime) -> Sums:

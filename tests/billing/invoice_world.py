@@ -11,9 +11,10 @@ from django.db import connection
 from billing.models.invoices import Invoice
 from billing.models.ledger import BillingPeriod, Wallet
 from billing.services.billing_details import set_seller, set_tax_rate
+from billing.services.book_checks import POSTGRES_CHECKS
 from billing.services.closing import close_due_periods, draft_documents
 from billing.services.invoices import finalize_invoice
-from billing.services.reconciliation import POSTGRES_CHECKS, check
+from billing.services.reconciliation import check
 from billing.services.usage import Incoming, post_usage
 from billing.services.wallet import set_mode
 from tests.billing.usage_world import Shop, make_event, make_shop

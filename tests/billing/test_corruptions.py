@@ -95,7 +95,7 @@ WHERE a.kind = 'revenue' ORDER BY account_version DESC LIMIT 1
     ("corrupt", "named"),
     [
         (delete_an_event, {"events_and_ledger", "rollups", "counters"}),
-        (change_an_event, {"events_and_ledger", "rollups", "counters"}),
+        (change_an_event, {"events_and_ledger", "rated_again", "rollups", "counters"}),
         (double_an_entry, {"events_and_ledger", "entries_and_accounts"}),
         (change_a_rollup, {"rollups"}),
         (change_a_wallet, {"wallets_and_accounts"}),

@@ -6,6 +6,7 @@ The calls are found in the schema: one that is in none of the two lists here fai
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import pytest
 from django.test import Client
@@ -13,6 +14,7 @@ from rest_framework.test import APIClient
 
 from accounts.models import AuditEvent, Role, Tenant
 from billing.models.payments import CreditPlan
+from billing.models.upstreams import Upstream
 from billing.services.payments.orders import record_transfer
 from billing.services.redemption import create_code
 from tests.accounts.factories import client_of, make_tenant, make_user, signed_in
@@ -34,10 +36,11 @@ from tests.billing.ledger_world import state
 from tests.billing.payment_world import OPERATOR
 from tests.billing.stripe_world import StripeServer
 from tests.billing.usage_world import MODEL
+from turnpike.contracts.usage import Attempt
 from turnpike.control.idempotency import MONEY_KEY_LENGTH_MAX
 from turnpike.control.schema import IDEMPOTENCY_KEY
 from turnpike.control.scope import platform_scope
-from turnpike.kernel import clock
+from turnpike.kernel import clock, ids
 from turnpike.kernel.money import NANOS_PER_UNIT
 
 pytestmark = pytest.mark.django_db
@@ -128,6 +131,17 @@ def correction() -> Call:
     return Call(operator(), "operator/corrections", body)
 
 
+def doubt() -> Call:
+    make_partitions(OCTOBER, months=3)
+    there = Upstream.objects.create(name="there", kind="anthropic", base_url="http://127.0.0.1:1")
+    lost = (Attempt(n=1, upstream=there.pk),)
+    shop, at = postpaid_shop(), OCTOBER + timedelta(days=1)
+    post_events([event := event_at(shop, at, rank=2, usage={}, attempts=lost)])
+    body = {"attempt": 1, "decision": "charged", "billed": {"output": 9}, **WHY}
+    request = ids.public_id(ids.REQUEST, UUID(event.rid))
+    return Call(operator(), f"operator/doubts/{request}", body)
+
+
 TENANT, PAYMENT = "operator/tenants/{tenant_id}", "operator/payments/{payment_id}"
 DOCUMENT = "operator/invoices/{invoice_id}"
 MONEY: dict[str, Callable[[], Call]] = {
@@ -144,6 +158,7 @@ MONEY: dict[str, Callable[[], Call]] = {
     f"{DOCUMENT}/pay": lambda: invoice("pay", {"amount": "1"}),
     f"{DOCUMENT}/write_off": lambda: invoice("write_off", dict(WHY)),
     "operator/corrections": correction,
+    "operator/doubts/{request_id}": doubt,
 }
 # They change no account: settings, access, and runs that come to the same however often they go.
 NO_MONEY = {
@@ -155,6 +170,7 @@ NO_MONEY = {
     "keys/{key_id}/enable",
     "keys/{key_id}/revoke",
     "keys/{key_id}/rotate",
+    "operator/differences/{difference_id}/close",
     "operator/invoices/run",
     "operator/rehearsals",
     "operator/tenants",

@@ -16,6 +16,8 @@ from billing.models.catalog import DEFAULT_BOOK, PriceSet
 from billing.models.usage import UsageEvent
 from billing.services.announcements import Words, announce
 from billing.services.closing import close_due_periods, draft_documents
+from billing.services.differences import keep_differences
+from billing.services.findings import Difference, finding_of
 from billing.services.letters import Letter, write_letters
 from tests.billing.usage_world import Shop, append, make_event
 from tests.browser import history
@@ -88,3 +90,9 @@ def _announce_and_fail() -> None:
         error="The event cannot be read: it is no JSON.",
     )
     write_letters([letter])
+    row = Difference(
+        cause=("there", "2026-11-01"),
+        evidence=(("upstream", "there"), ("ours", "8"), ("reported", "28")),
+        text="there",
+    )
+    keep_differences([finding_of("upstreams", [row])], at=clock.utc_now())

@@ -24,6 +24,7 @@ OUTCOME_REFUSED = "refused"  # it answered with an error before anything was bil
 OUTCOME_FAILED = "failed"  # it could not be reached or broke before anything was billed
 OUTCOME_CUT = "cut"  # billed, and ended early on either side
 OUTCOME_UNKNOWN = "unknown"  # it may have billed; nobody read the answer
+OUTCOME_RECONCILED = "reconciled"  # a person settled it by the upstream's own report
 
 
 # Nobody changes these three once they are made, but for an attempt that runs. They are not frozen,

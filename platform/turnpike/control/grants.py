@@ -17,6 +17,7 @@ APPEND_ONLY = (
     "billing_usage_event",
     "billing_invoice_file",
     "billing_rating_difference",
+    "billing_usage_review",
     "accounts_auditevent",
 )
 

@@ -12,9 +12,11 @@ from datetime import datetime, timedelta
 
 import redis
 from django.db import Error
+from django.db.models import Count
 from django.http import HttpRequest, HttpResponse, HttpResponseNotFound
 from django.views.decorators.http import require_safe
 
+from billing.models.differences import ReconciliationItem
 from billing.models.upkeep import ReconciliationRun
 from billing.models.usage import DeadLetter
 from billing.queries.everywhere import sum_waived
@@ -88,6 +90,8 @@ def _of_the_books(at: datetime) -> Iterator[Gauge]:
         letters = DeadLetter.objects.filter(resolved_at=None).count()
         waived = sum_waived(since=at - DAY)
         run = ReconciliationRun.objects.order_by("-pk").first()
+        rows = ReconciliationItem.objects.filter(state="open").values_list("kind")
+        waiting = dict(rows.annotate(count=Count("pk")))
     yield Gauge(
         name="turnpike_dead_letters", help_text="Usage that could not be posted", value=letters
     )
@@ -108,6 +112,13 @@ def _of_the_books(at: datetime) -> Iterator[Gauge]:
             name="turnpike_reconciliation_differences",
             help_text="Differences that the last comparison of the books found, by row",
             value=finding["differences"],
+            label=("check", finding["check"]),
+        )
+    for finding in run.findings:
+        yield Gauge(
+            name="turnpike_reconciliation_open",
+            help_text="Differences that nobody has closed, by row",
+            value=waiting.get(finding["check"], 0),
             label=("check", finding["check"]),
         )
 

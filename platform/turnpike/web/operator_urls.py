@@ -6,6 +6,8 @@ from billing.console import operator_invoices, operator_rehearsal
 from turnpike.web.operators import (
     announcements,
     audit,
+    differences,
+    doubts,
     health,
     jobs,
     ledger,
@@ -85,6 +87,14 @@ running: list[URLPattern] = [
     path("ledger", ledger.LedgerPage.as_view(), name="operator-ledger"),
     path("ledger/reconcile", ledger.ReconcilePage.as_view(), name="operator-reconcile"),
     path("ledger/<str:txn_id>/undo", ledger.ReversalPage.as_view(), name="operator-reversal"),
+    path("differences", differences.DifferencesPage.as_view(), name="operator-differences"),
+    path(
+        "differences/<str:reconciliationitem_id>",
+        differences.DifferencePage.as_view(),
+        name="operator-difference",
+    ),
+    path("doubts", doubts.DoubtsPage.as_view(), name="operator-doubts"),
+    path("doubts/<str:request_id>", doubts.DoubtPage.as_view(), name="operator-doubt"),
     path("announcements", announcements.AnnouncementsPage.as_view(), name="operator-announcements"),
     path(
         "announcements/<str:note_id>",

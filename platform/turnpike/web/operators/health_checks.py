@@ -13,6 +13,7 @@ from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils.translation import gettext as _
 
+from billing.models.differences import ReconciliationItem
 from billing.models.state import STATE_ID, PlatformState
 from billing.models.upkeep import ReconciliationRun
 from billing.models.usage import DeadLetter
@@ -73,13 +74,14 @@ def look_at_books(*, at: datetime) -> list[Check]:
     is_too_much = waived.share > WAIVED_SHARE_MAX
     letters = DeadLetter.objects.filter(resolved_at=None).count()
     run = ReconciliationRun.objects.order_by("-pk").first()
+    waiting = ReconciliationItem.objects.filter(state="open").count()
     return [
         Check(
             title=_("Waived in 24 hours"),
             tone=DANGER if is_too_much else OK,
             value=f"{formats.money(waived.waived_nano)} · {waived.share:.3%}",
             note=_("Used beyond what was held; the operator's cost. Alarm above 0.1 %."),
-            route="operator-logs",
+            route="operator-doubts",
             action=_("Show these requests") if waived.waived_nano else "",
         ),
         Check(
@@ -99,6 +101,14 @@ def look_at_books(*, at: datetime) -> list[Check]:
             else _("Differences; %(ago)s.") % {"ago": formats.ago(run.created_at)},
             route="operator-ledger",
             action=_("Open the ledger"),
+        ),
+        Check(
+            title=_("Open differences"),
+            tone=WARN if waiting else OK,
+            value=formats.number(waiting),
+            note=_("Each waits until somebody closes it with a reason."),
+            route="operator-differences",
+            action=_("Decide") if waiting else "",
         ),
     ]
 

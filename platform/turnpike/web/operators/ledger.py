@@ -50,6 +50,7 @@ CHECKS: dict[str, Any] = {
     "corrections_and_ledger": gettext_lazy("Corrections and ledger"),
     "credit_notes": gettext_lazy("Credit notes"),
     "upstreams": gettext_lazy("Usage reports of upstreams"),
+    "rated_again": gettext_lazy("Requests rated again, by chance"),
     "stray_rows": gettext_lazy("Stray rows"),
     "rollups": gettext_lazy("Sums for charts"),
     "counters": gettext_lazy("Spending counters"),

@@ -40,6 +40,7 @@ OUTCOMES: Mapping[str, Any] = {
     "failed": _("Failed"),
     "cut": _("Cut off"),
     "unknown": _("Unknown"),
+    "reconciled": _("Settled by hand"),
 }
 LIMITS: Mapping[str, Any] = {
     "requests_per_minute": _("Requests per minute"),
