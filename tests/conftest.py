@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import hypothesis
 import pytest
 import redis
+from django.conf import settings
 from django.utils import translation
 
 from tests.support.redis_clients import connect
@@ -15,6 +16,9 @@ from tests.support.running import Platform, clean_environment, running_platform,
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("turnpike", deadline=None)
 hypothesis.settings.load_profile("turnpike")
+
+# Each test's client builds the middleware anew, which else would list all static files each time.
+settings.SERVESTATIC_USE_FINDERS = settings.SERVESTATIC_USE_STATIC_ROOT = False
 
 
 @pytest.fixture(autouse=True)

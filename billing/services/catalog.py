@@ -4,7 +4,7 @@ A price set never changes. New prices end the set in force and begin another one
 begun may be withdrawn.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -124,18 +124,19 @@ def set_model_switches(
 
 def _import_models(catalog: Catalog) -> tuple[int, int]:
     known = {row.model: row for row in CatalogModel.objects.prefetch_related("aliases")}
-    added = changed = 0
-    for item in catalog.models:
-        row = known.get(item.model)
-        if row is None:
-            row = CatalogModel.objects.create(model=item.model, **item.columns)
-            added += 1
-            _set_aliases(row, item)
-        elif _differs(row, item):
-            CatalogModel.objects.filter(pk=row.pk).update(**item.columns)
-            changed += 1
-            _set_aliases(row, item)
-    return added, changed
+    new = [item for item in catalog.models if item.model not in known]
+    added = CatalogModel.objects.bulk_create(
+        CatalogModel(model=item.model, **item.columns) for item in new
+    )
+    differing = [
+        (known[item.model], item)
+        for item in catalog.models
+        if item.model in known and _differs(known[item.model], item)
+    ]
+    for row, item in differing:
+        CatalogModel.objects.filter(pk=row.pk).update(**item.columns)
+    _set_aliases([*zip(added, new, strict=True), *differing])
+    return len(added), len(differing)
 
 
 def _differs(row: CatalogModel, item: ModelRow) -> bool:
@@ -145,11 +146,16 @@ def _differs(row: CatalogModel, item: ModelRow) -> bool:
     )
 
 
-def _set_aliases(row: CatalogModel, item: ModelRow) -> None:
-    shipped = ModelAlias.objects.filter(model=row, is_own=False)
-    shipped.exclude(alias__in=item.aliases).delete()
-    for alias in item.aliases:
-        ModelAlias.objects.update_or_create(alias=alias, defaults={"model": row, "is_own": False})
+def _set_aliases(rows: Collection[tuple[CatalogModel, ModelRow]]) -> None:
+    wanted = {alias: row for row, item in rows for alias in item.aliases}
+    shipped = ModelAlias.objects.filter(model__in=[row for row, _ in rows], is_own=False)
+    shipped.exclude(alias__in=wanted).delete()
+    ModelAlias.objects.bulk_create(
+        (ModelAlias(alias=alias, model=row, is_own=False) for alias, row in wanted.items()),
+        update_conflicts=True,
+        unique_fields=["alias"],
+        update_fields=["model", "is_own"],
+    )
 
 
 def _import_prices(book: PriceBook, catalog: Catalog) -> int:
