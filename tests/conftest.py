@@ -19,6 +19,8 @@ hypothesis.settings.load_profile("turnpike")
 
 # Each test's client builds the middleware anew, which else would list all static files each time.
 settings.SERVESTATIC_USE_FINDERS = settings.SERVESTATIC_USE_STATIC_ROOT = False
+# A hash that is slow on purpose would be most of what makes a person here.
+settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from xdist.scheduler.loadscope import (  # type: ignore[import-untyped]  # it sh
 )
 
 # Tests in here use the one running platform, so one worker has them all and starts it once.
-PLATFORM_FOLDERS = ("tests/e2e/", "tests/sdk/", "tests/clients/")
+PLATFORM_FOLDERS = ("tests/e2e/", "tests/sdk/", "tests/clients/", "tests/browser/")
 # These wait for other processes: begun early, they overlap with the many short ones.
 LONG_FOLDERS = ("tests/storm/", "tests/faults/")
 
