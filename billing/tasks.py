@@ -8,6 +8,7 @@ from django.core.cache import cache
 from billing.ingest.consumer import Consumer, consumer_name
 from billing.services import (
     batch_records,
+    budget_alerts,
     closing,
     export_files,
     invoices,
@@ -19,6 +20,7 @@ from billing.services import (
     wallet,
 )
 from billing.services.batch_running import run_parts
+from billing.services.budget_letters import tell_alerts
 from billing.services.payments.intake import handle_waiting
 from billing.services.payments.low_balance import warn_low_balances
 from billing.services.payments.reload import run_auto_reloads
@@ -103,6 +105,14 @@ def reload_credit() -> int:
 def warn_of_low_credit() -> int:
     """Write to tenants whose credit ends soon."""
     return warn_low_balances(at=clock.utc_now())
+
+
+@shared_task(name="billing.tasks.watch_budgets")
+def watch_budgets() -> int:
+    """Note what budgets reached, and tell it; returns how many thresholds were told."""
+    now = clock.utc_now()
+    budget_alerts.watch_budgets(at=now)
+    return tell_alerts(at=now)
 
 
 @shared_task(name="billing.tasks.close_periods")

@@ -14,6 +14,7 @@ from turnpike.kernel import money
 
 CURRENCY = "USD"
 AMOUNT_LENGTH_MAX = 40
+_BUDGET_MODES = ("daily_budget_blocks", "monthly_budget_blocks")
 _BUDGET_COLUMNS = {"daily_budget": "daily_budget_nano", "monthly_budget": "monthly_budget_nano"}
 
 
@@ -39,10 +40,16 @@ class AmountField(serializers.Field[int, Any, str, int]):
 
 
 class BudgetsInput(StrictSerializer):
-    """Budgets that may be set or, with null, taken away."""
+    """Budgets that may be set or, with null, taken away; at first they refuse what passes them."""
 
     daily_budget = AmountField(required=False, allow_null=True)
     monthly_budget = AmountField(required=False, allow_null=True)
+    daily_budget_blocks = serializers.BooleanField(
+        required=False, help_text="False: it refuses nothing and only tells."
+    )
+    monthly_budget_blocks = serializers.BooleanField(
+        required=False, help_text="False: it refuses nothing and only tells."
+    )
 
 
 class LimitsInput(BudgetsInput):
@@ -61,6 +68,8 @@ class BudgetsAnswer(serializers.Serializer[Any]):
 
     daily_budget = AmountField(allow_null=True)
     monthly_budget = AmountField(allow_null=True)
+    daily_budget_blocks = serializers.BooleanField()
+    monthly_budget_blocks = serializers.BooleanField()
     currency = serializers.CharField()
 
 
@@ -88,6 +97,7 @@ def write_budgets(row: Tenant | LimitedModel) -> dict[str, Any]:
             name: None if (nanos := getattr(row, column)) is None else money.format_amount(nanos)
             for name, column in _BUDGET_COLUMNS.items()
         },
+        **{name: getattr(row, name) for name in _BUDGET_MODES},
         "currency": CURRENCY,
     }
 

@@ -8,27 +8,28 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from accounts.access import access_tenant
+from accounts.console.limited import BudgetsForm, budgets_initial
 from accounts.console.pages import TenantPage
 from accounts.models import Tenant
 from accounts.services.tenants import update_tenant
 from turnpike.control.caller import Power
-from turnpike.control.forms import AmountField, ConsoleForm, short_amount
+from turnpike.control.forms import AmountField
 from turnpike.kernel.errors import InvalidInput
 
 
-class TenantForm(ConsoleForm):
+class TenantForm(BudgetsForm):
     """What an organization says of itself, and how much it may spend."""
 
     name = forms.CharField(label=gettext_lazy("Name"), max_length=100)
     daily_budget_nano = AmountField(
         label=gettext_lazy("Budget for a day"),
         required=False,
-        help_text=gettext_lazy("In dollars; a request that would pass it is refused. UTC."),
+        help_text=gettext_lazy("In dollars, for a UTC day; empty: none."),
     )
     monthly_budget_nano = AmountField(
         label=gettext_lazy("Budget for a month"),
         required=False,
-        help_text=gettext_lazy("In dollars; a request that would pass it is refused. UTC."),
+        help_text=gettext_lazy("In dollars, for a UTC month; empty: none."),
     )
 
 
@@ -69,8 +70,4 @@ class SettingsPage(TenantPage):
 
 
 def _initial(tenant: Tenant) -> dict[str, Any]:
-    return {
-        "name": tenant.name,
-        "daily_budget_nano": short_amount(tenant.daily_budget_nano),
-        "monthly_budget_nano": short_amount(tenant.monthly_budget_nano),
-    }
+    return {"name": tenant.name, **budgets_initial(tenant)}

@@ -82,4 +82,8 @@ ACTIONS: Mapping[str, Any] = {
     "mail.retried": _("Mail tried again"),
     "ledger.adjusted": _("Ledger entry by hand"),
     "ledger.reversed": _("Ledger entry undone"),
+    "difference.closed": _("Difference closed"),
+    "difference.reopened": _("Difference opened again"),
+    "usage.accepted": _("Usage in doubt accepted by the operator"),
+    "usage.charged": _("Usage in doubt charged"),
 }

@@ -57,11 +57,13 @@ def notices_for(role: str) -> tuple[str, ...]:
 
 
 def choose_notices(*, member: Member, wanted: Sequence[str]) -> None:
-    """Keep which notices a member wants by mail."""
-    unknown = sorted(set(wanted) - set(NOTICES))
+    """Keep which notices of their role a member wants by mail; others stay as they are."""
+    offered = notices_for(member.role)
+    unknown = sorted(set(wanted) - set(offered))
     if unknown:
-        raise InvalidInput(f"wanted must be some of: {', '.join(NOTICES)}.", field="wanted")
-    muted = [name for name in NOTICES if name not in wanted]
+        raise InvalidInput(f"wanted must be some of: {', '.join(offered)}.", field="wanted")
+    kept = [name for name in muted_of(member) if name not in offered]
+    muted = sorted({*kept, *(name for name in offered if name not in wanted)})
     NoticePreference.objects.update_or_create(
         member=member, defaults={"tenant_id": member.tenant_id, "muted": muted}
     )

@@ -13,7 +13,9 @@ from turnpike.kernel.errors import InvalidInput
 from turnpike.kernel.money import NANOS_MAX
 
 BUDGET_NAMES = ("daily_budget_nano", "monthly_budget_nano")
-LIMITED_FIELDS = frozenset({*LIMIT_NAMES, *BUDGET_NAMES})
+# Whether a budget refuses what could pass it, or only tells.
+BUDGET_MODES = ("daily_budget_blocks", "monthly_budget_blocks")
+LIMITED_FIELDS = frozenset({*LIMIT_NAMES, *BUDGET_NAMES, *BUDGET_MODES})
 COUNT_MAX = 2**31 - 1
 BURST_SECONDS_MAX = 3_600
 
@@ -65,6 +67,10 @@ def plain(value: Any) -> Any:
 
 
 def _check_limit(field: str, value: int | None) -> None:
+    if field in BUDGET_MODES:
+        if not isinstance(value, bool):
+            raise InvalidInput(f"{field} must be true or false.", field=field)
+        return
     if value is None:
         return
     low, high = 1, COUNT_MAX

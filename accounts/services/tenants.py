@@ -7,6 +7,7 @@ from accounts.models import ApiKey, Tenant, TenantStatus, Workspace
 from accounts.services.audit import record_audit
 from accounts.services.policy import lock_tenant, touch_tenant
 from accounts.services.settings import (
+    BUDGET_MODES,
     BUDGET_NAMES,
     apply_changes,
     check_changes,
@@ -18,7 +19,7 @@ from turnpike.control.scope import platform_scope
 from turnpike.kernel.errors import Conflict
 
 DEFAULT_WORKSPACE_NAME = "Default"
-CHANGEABLE = frozenset({"name", *BUDGET_NAMES})
+CHANGEABLE = frozenset({"name", *BUDGET_NAMES, *BUDGET_MODES})
 
 
 def create_tenant(*, caller: Caller, name: str, reason: str = "") -> Tenant:

@@ -23,12 +23,13 @@ KEY_REVOKED = "key.revoked"
 MEMBER_JOINED = "member.joined"
 MEMBER_REMOVED = "member.removed"
 BALANCE_LOW = "balance.low"
+BUDGET_THRESHOLD_REACHED = "budget.threshold_reached"
 INVOICE_FINALIZED = "invoice.finalized"
 PAYMENT_RECEIVED = "payment.received"
 BATCH_ENDED = "batch.ended"
 EVENT_TYPES = (
     *(KEY_CREATED, KEY_ROTATED, KEY_REVOKED, MEMBER_JOINED, MEMBER_REMOVED),
-    *(BALANCE_LOW, INVOICE_FINALIZED, PAYMENT_RECEIVED, BATCH_ENDED),
+    *(BUDGET_THRESHOLD_REACHED, BALANCE_LOW, INVOICE_FINALIZED, PAYMENT_RECEIVED, BATCH_ENDED),
 )
 # Sent by hand, to one endpoint, whatever it chose.
 TEST = "webhook.test"

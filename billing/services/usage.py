@@ -8,7 +8,7 @@ attempts) is written only for rows that the insert returned. Locks are taken in 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from accounts.models import Tenant
 from billing.locks import lock_wallet, share_period
 from billing.models.ledger import BillingPeriod
 from billing.models.usage import NUMBER_COLUMNS
+from billing.services.budget_alerts import note_crossings
 from billing.services.charging import charge_for
 from billing.services.events import (
     Known,
@@ -125,6 +126,7 @@ def post_usage(
         write_attempts([(request, best[request].event) for request in sorted(new | revised)])
         add_to_rollups(books.changes)
         add_to_counters(books.spendings)
+        _note_crossings(books)
         write_letters(books.letters)
         mark("charged")
     return PostedUsage(
@@ -259,6 +261,16 @@ def _charge(books: _Books) -> None:
                 posting_id=str(books.posting),
                 currency=books.currencies[tenant],
             )
+
+
+def _note_crossings(books: _Books) -> None:
+    """What was charged may have brought a budget to one of its thresholds."""
+    days = {item.started_at.astimezone(UTC).strftime("%Y-%m-%d") for item in books.spendings}
+    note_crossings(
+        tenants={item.tenant for item in books.spendings if item.amount},
+        periods=days | {day[:7] for day in days},
+        at=clock.utc_now(),
+    )
 
 
 def _rollup_key(row: Mapping[str, Any]) -> RollupKey:

@@ -50,6 +50,7 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "reload-credit": every(60, "billing.tasks.reload_credit"),
     "handle-payment-events": every(60, "billing.tasks.handle_payment_events"),
     "warn-of-low-credit": hourly("billing.tasks.warn_of_low_credit", minute=27),
+    "watch-budgets": every(60, "billing.tasks.watch_budgets"),
     "close-periods": every(300, "billing.tasks.close_periods"),
     # Housekeeping.
     "deliver-webhooks": every(5, "accounts.tasks.deliver_webhooks", queue=WEBHOOK_QUEUE),

@@ -68,6 +68,8 @@ def test_a_key_is_shown_whole_but_for_its_secret(tenant: Tenant) -> None:
         "burst_seconds": None,
         "daily_budget": None,
         "monthly_budget": "12.500000000",
+        "daily_budget_blocks": True,
+        "monthly_budget_blocks": True,
         "currency": "USD",
     }
 

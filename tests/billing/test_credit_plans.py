@@ -192,7 +192,7 @@ def test_a_balance_that_ends_soon_is_told_once(owner: Caller) -> None:
 
     assert warn_low_balances(at=now) == 1
     assert warn_low_balances(at=now) == 0
-    assert letters("low_balance") == 1
+    assert letters("notice.balance") == 1
     assert warn_low_balances(at=now + timedelta(days=30)) == 0, "nothing was used lately"
 
 

@@ -85,6 +85,8 @@ MATRIX: dict[tuple[str, str], Rule] = {
     ("POST", "console-close"): Rule(roles=OWNERS, status=400),
     ("GET", "console-settings"): Rule(roles=ALL),
     ("POST", "console-settings"): Rule(roles=MANAGERS, status=302),
+    ("GET", "console-mail"): Rule(roles=ALL),
+    ("POST", "console-mail"): Rule(roles=ALL, status=302),
 }
 # What a page's module reads, and no page.
 DATA = {"console-export", "console-playground-receipt", "console-invoice-pdf", "console-find"}
@@ -173,6 +175,7 @@ def body(world: World, name: str) -> dict[str, object]:
         "console-member": {"role": Role.DEVELOPER},
         "console-tenant": {"tenant": world.shop.tenant.public_id},
         "console-settings": {"name": "Acme & Sons"},
+        "console-mail": {},
     }.get(name, {})
 
 

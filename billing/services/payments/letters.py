@@ -1,4 +1,4 @@
-"""mail_about_money: tells the people who look after a tenant's money."""
+"""mail_about_money, notify_about_money: tell the people who look after a tenant's money."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 
 from accounts.models import Member, Role, Tenant
 from accounts.services.mail import Letter, post_mail
+from accounts.services.notices import notify_members
 from billing.models.invoices import BillingDetails
 from turnpike.kernel.errors import Conflict
 
@@ -33,13 +34,7 @@ def mail_about_money(*, tenant: Tenant, key: str, kind: str, words: Callable[[],
     language = details.language if details is not None else settings.LANGUAGE_CODE
     for number, address in enumerate(_recipients(tenant, details)):
         with translation.override(language):
-            said = words()
-            letter = Letter(
-                subject=said.subject,
-                paragraphs=said.paragraphs,
-                action=_("Open billing"),
-                address=f"{settings.PUBLIC_BASE_URL}{BILLING_PATH}",
-            )
+            letter = _letter(words())
         try:
             post_mail(
                 key=f"{key}:{number}",
@@ -52,6 +47,41 @@ def mail_about_money(*, tenant: Tenant, key: str, kind: str, words: Callable[[],
         except Conflict:
             # Whoever got so many messages today does not lack this one; the money moves anyway.
             logger.warning("mail.too_many", extra={"kind": kind, "tenant": tenant.pk})
+
+
+def notify_about_money(
+    *, tenant: Tenant, notice: str, key: str, kind: str, words: Callable[[], Words]
+) -> None:
+    """Write to the address for invoices, which always hears, and to the members who want to."""
+    details = BillingDetails.objects.filter(tenant_id=tenant.pk).first()
+    language = details.language if details is not None else settings.LANGUAGE_CODE
+    address = details.email if details is not None else ""
+    with translation.override(language):
+        letter = _letter(words())
+        notify_members(tenant=tenant.pk, notice=notice, key=key, letter=letter)
+    members = Member.objects.filter(tenant=tenant, user__email=address.lower())
+    if not address or members.exists():
+        return
+    try:
+        post_mail(
+            key=f"{key}:contact",
+            kind=kind,
+            to=address,
+            letter=letter,
+            tenant=tenant.pk,
+            language=language,
+        )
+    except Conflict:
+        logger.warning("mail.too_many", extra={"kind": kind, "tenant": tenant.pk})
+
+
+def _letter(said: Words) -> Letter:
+    return Letter(
+        subject=said.subject,
+        paragraphs=said.paragraphs,
+        action=_("Open billing"),
+        address=f"{settings.PUBLIC_BASE_URL}{BILLING_PATH}",
+    )
 
 
 def _recipients(tenant: Tenant, details: BillingDetails | None) -> Iterator[str]:

@@ -6,11 +6,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from accounts.models import TenantStatus
+from accounts.services.notices import BALANCE
 from accounts.services.webhook_events import BALANCE_LOW, emit_event
 from billing.models.ledger import Wallet
 from billing.models.payments import CreditPlan
 from billing.queries.overall import charged_by_tenant, days_until
-from billing.services.payments.letters import Words, mail_about_money
+from billing.services.payments.letters import Words, notify_about_money
 from turnpike.control.scope import platform_scope
 
 PACE_DAYS = 7
@@ -59,8 +60,9 @@ def _warn(tenant: int, left: int, at: datetime) -> bool:
             data={"days_left": left},
             key=f"low_balance:{tenant}:{at:%Y%m%d%H}",
         )
-        mail_about_money(
+        notify_about_money(
             tenant=plan.tenant,
+            notice=BALANCE,
             key=f"low_balance:{tenant}:{at:%Y%m%d%H}",
             kind="low_balance",
             words=lambda: _words(plan.tenant.name, left),

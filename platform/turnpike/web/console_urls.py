@@ -2,7 +2,16 @@
 
 from django.urls import path
 
-from accounts.console import audit, data, invitations, members, organization, webhooks, workspaces
+from accounts.console import (
+    audit,
+    data,
+    invitations,
+    mail_choices,
+    members,
+    organization,
+    webhooks,
+    workspaces,
+)
 from billing.console import invoices, limits, logs, models, money, paying, usage
 from turnpike.web import docs_pages
 from turnpike.web.find import FindPage
@@ -92,6 +101,7 @@ console = [
     path("data/<str:export_id>", data.ExportPage.as_view(), name="console-export"),
     path("status", StatusPage.as_view(), name="console-status"),
     path("settings", organization.SettingsPage.as_view(), name="console-settings"),
+    path("mail", mail_choices.MailChoicesPage.as_view(), name="console-mail"),
 ]
 
 invitation = path("accounts/invite", invitations.InvitationPage.as_view(), name="invitation")

@@ -126,7 +126,7 @@ class KeyForm(OnceForm, KeySettingsForm):
             "name": values["name"],
             "expires_at": _expiry(values, now),
             "ip_ranges": values["ip_ranges"].split(),
-            **{name: values[name] for name in LIMITED},
+            **{name: values.get(name) for name in LIMITED},
         }
         if is_api:
             chosen["scopes"] = values["scopes"]

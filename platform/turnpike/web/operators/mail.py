@@ -25,6 +25,9 @@ KINDS = {
     "invitation": gettext_lazy("Invitation"),
     "closing": gettext_lazy("Organization closed"),
     "export": gettext_lazy("Data export"),
+    "notice.budgets": gettext_lazy("Budget reached a threshold"),
+    "notice.balance": gettext_lazy("Credit runs low"),
+    "notice.webhooks": gettext_lazy("Webhook endpoint switched off"),
 }
 
 
