@@ -70,6 +70,7 @@ ACTIONS: Mapping[str, Any] = {
     "tenant.erased": _("Personal data erased"),
     "export.requested": _("Data export asked for"),
     "export.fetched": _("Data export fetched"),
+    "data.exported": _("Table exported"),
     "platform.settings_changed": _("Platform settings changed"),
     "announcement.created": _("Announcement made"),
     "announcement.ended": _("Announcement ended"),

@@ -10,7 +10,6 @@ from asgiref.sync import sync_to_async
 from django.http import StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from rest_framework import exceptions
-from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -21,7 +20,7 @@ from billing.services.batch_admission import create_batch
 from billing.services.batch_content import open_batch_key, place_of
 from billing.services.batch_records import cancel_batch, delete_batch
 from turnpike.control import idempotency
-from turnpike.control.drf import REPLAYED_HEADER, ControlView
+from turnpike.control.drf import REPLAYED_HEADER, ControlView, OneForm
 from turnpike.control.organizations import anthropic_error
 from turnpike.control.publication import Publication
 from turnpike.control.scope import tenant_scope
@@ -42,16 +41,6 @@ class TooLarge(exceptions.APIException):
 
     status_code = 413
     default_detail = "The request body exceeds 256 MiB. Nothing was charged."
-
-
-class OneForm(DefaultContentNegotiation):
-    """Answers have one form each, whatever a client says that it accepts."""
-
-    def select_renderer(
-        self, _request: Request, renderers: Any, _format_suffix: str | None = None
-    ) -> Any:
-        """The first one."""
-        return renderers[0], renderers[0].media_type
 
 
 class BatchView(ControlView):

@@ -81,7 +81,12 @@ def read_buckets(
 
 def read_time(request: Request, name: str) -> datetime | None:
     """An RFC 3339 time of the query, or None. Raises InvalidInput."""
-    text = request.query_params.get(name)
+    return time_of(request.query_params, name)
+
+
+def time_of(query: Mapping[str, str], name: str) -> datetime | None:
+    """The same, of any page's query."""
+    text = query.get(name)
     if text is None:
         return None
     try:

@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy
 
 from accounts.console.pages import TenantPage
 from accounts.models import ApiKey, Workspace
+from billing.console.exports import export_links
 from billing.models.catalog import PriceSet
 from billing.models.usage import UsageEvent
 from billing.queries.documents import COMPONENTS, correction_keys
@@ -82,6 +83,7 @@ class LogsPage(TenantPage):
                 "statuses": [str(status) for status in STATUSES],
                 "spans": _spans(),
                 "chosen": chosen,
+                "exports": export_links("console-usage-export"),
                 "is_filtered": any(chosen.values()) or "after" in request.GET,
             },
         )

@@ -6,6 +6,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 
 from accounts.console.pages import TenantPage
+from billing.console.exports import export_links
 from billing.console.paying import paying_context
 from billing.models.invoices import Invoice
 from billing.models.ledger import WALLET_KINDS, LedgerTxn
@@ -41,6 +42,8 @@ class BillingPage(TenantPage):
             "billing/money.html",
             {
                 **paying_context(self.tenant),
+                "ledger_exports": export_links("console-ledger-export"),
+                "invoice_exports": export_links("console-invoices-export"),
                 "balance": read_balance(self.tenant),
                 "grants": grants,
                 "granted_nano": sum(grant.account.balance_nano for grant in grants),

@@ -1,7 +1,5 @@
 """Usage: tokens, requests and money over time, and a table with the very same numbers."""
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,11 +11,14 @@ from django.utils.translation import gettext as _
 from accounts.console.pages import TenantPage
 from accounts.models import ApiKey
 from billing.console.charts import SERIES_MAX, Chart, stacked_bars
+from billing.console.exports import export_links
 from billing.queries.balance import read_balance
 from billing.queries.requests import key_numbers
 from billing.queries.usage import UsageQuery, UsageSum, floor_to, fold, sum_span, sum_usage, total
 from turnpike.control import formats
 from turnpike.control.caller import Power
+from turnpike.control.exports import CsvEncoder, csv_lines
+from turnpike.control.formats import spreadsheet_cell
 from turnpike.kernel import clock, ids
 from turnpike.kernel.money import format_amount
 
@@ -120,6 +121,7 @@ class UsagePage(TenantPage):
                 "before": _figures(total(before)),
                 "keys": ApiKey.objects.filter(tenant_id=self.tenant).order_by("name", "pk"),
                 "models": self._models(choice),
+                "exports": export_links("console-usage-export"),
                 "can_read_requests": self.caller.has_power(Power.REQUESTS_READ),
             },
         )
@@ -309,16 +311,14 @@ def _by_kind(
 
 
 def _csv(choice: Choice, table: Sequence[Mapping[str, Any]]) -> HttpResponse:
-    text = io.StringIO()
-    writer = csv.writer(text)
     columns = ("requests", "input", "cache_write", "cache_read", "output")
-    writer.writerow(["name", "id", *columns, "amount"])
+    lines: list[Sequence[Any]] = [("name", "id", *columns, "amount")]
     for line in table:
-        amount = format_amount(line["amount_nano"])
-        # A name that a spreadsheet would take for a formula stays text.
-        name = f"'{line['name']}" if line["name"][:1] in "=+-@\t\r" else line["name"]
-        writer.writerow([name, line["id"], *(line[column] for column in columns), amount])
-    response = HttpResponse(text.getvalue(), content_type="text/csv; charset=utf-8")
+        named = (spreadsheet_cell(line["name"]), spreadsheet_cell(str(line["id"])))
+        lines.append(
+            (*named, *(line[name] for name in columns), format_amount(line["amount_nano"]))
+        )
+    response = HttpResponse(csv_lines(lines), content_type=CsvEncoder.media_type)
     filename = f"usage-{choice.period.since:%Y%m%d}-{choice.period.until:%Y%m%d}.csv"
     response["content-disposition"] = f'attachment; filename="{filename}"'
     return response

@@ -3,7 +3,6 @@
 Secrets are not in it, for nobody has them. The file is bounded; what was left out is named in it.
 """
 
-import csv
 import io
 import json
 import logging
@@ -11,6 +10,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import IO, Any
 
 from django.utils.translation import gettext as _
@@ -31,6 +31,7 @@ from billing.models.ledger import LedgerEntry, LedgerTxn
 from billing.models.usage import NUMBER_COLUMNS, UsageEvent, UsageRollup
 from billing.queries.requests import NUMBERS, WORDS
 from turnpike.control import formats
+from turnpike.control.exports import csv_lines
 from turnpike.control.scope import platform_scope, tenant_scope
 from turnpike.kernel import clock, ids
 from turnpike.kernel.money import format_amount
@@ -85,14 +86,11 @@ def _write_zip(file: IO[bytes], tenant: int) -> int:
         for name, make in _TABLES.items():
             header, rows = make(tenant)
             with archive.open(f"{name}.csv", "w", force_zip64=True) as member:
-                text = io.TextIOWrapper(member, encoding="utf-8", newline="")
-                writer = csv.writer(text)
-                writer.writerow(header)
-                for row in rows:
-                    writer.writerow([_cell(value) for value in row])
-                    written += 1
-                text.flush()
-                text.detach()
+                member.write(csv_lines([header]))
+                cells = ([_cell(value) for value in row] for row in rows)
+                while lines := list(islice(cells, CHUNK)):
+                    member.write(csv_lines(lines))
+                    written += len(lines)
         archive.writestr("README.txt", _README)
     return written
 

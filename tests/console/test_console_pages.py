@@ -61,6 +61,9 @@ MATRIX: dict[tuple[str, str], Rule] = {
     ("GET", "console-billing-details"): Rule(roles=PAYERS),
     ("POST", "console-billing-details"): Rule(roles=PAYERS, status=302),
     ("GET", "console-entries"): Rule(roles=PAYERS),
+    ("GET", "console-ledger-export"): Rule(roles=PAYERS),
+    ("GET", "console-usage-export"): Rule(roles=BUILDERS),
+    ("GET", "console-invoices-export"): Rule(roles=PAYERS),
     ("GET", "console-invoice"): Rule(roles=PAYERS),
     ("GET", "console-invoice-line"): Rule(roles=PAYERS),
     ("GET", "console-invoice-pdf"): Rule(roles=PAYERS),
@@ -89,7 +92,11 @@ MATRIX: dict[tuple[str, str], Rule] = {
     ("POST", "console-mail"): Rule(roles=ALL, status=302),
 }
 # What a page's module reads, and no page.
-DATA = {"console-export", "console-playground-receipt", "console-invoice-pdf", "console-find"}
+FILES = {f"console-{table}-export" for table in ("ledger", "usage", "invoices")}
+DATA = {
+    *("console-export", "console-playground-receipt", "console-invoice-pdf", "console-find"),
+    *FILES,
+}
 PAGES = sorted(name for method, name in MATRIX if method == "GET" and name not in DATA)
 ABOUT_A_ROW = {
     "console-log",
@@ -134,6 +141,9 @@ def address(world: World, name: str) -> str:
         tail = name.removeprefix("console-webhook").replace("-", "/")
         return f"/console/webhooks/{webhook.public_id}{tail}"
     viewer = world.members[Role.VIEWER].user.public_id
+    if name in FILES:
+        span = "?starting_at=2026-10-01T00:00:00Z&ending_at=2026-11-01T00:00:00Z"
+        return f"/console/exports/{name.split('-')[1]}{span}"
     if name.startswith("console-invoice"):
         part = {"console-invoice-line": "/lines/1"}.get(name, name.removeprefix("console-invoice"))
         return f"/console/billing/invoices/{make_document(world)}{part.replace('-', '/')}"

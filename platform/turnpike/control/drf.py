@@ -18,6 +18,7 @@ from django.http.response import HttpResponseBase
 from django.utils.module_loading import import_string
 from rest_framework import exceptions, serializers
 from rest_framework.authentication import BaseAuthentication
+from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -34,6 +35,7 @@ from turnpike.kernel.errors import NotAuthenticated, PermissionDenied
 __all__ = [
     "ControlView",
     "EffectiveSerializer",
+    "OneForm",
     "OperatorView",
     "PublicView",
     "StrictSerializer",
@@ -74,6 +76,16 @@ class EffectiveSerializer(serializers.Serializer[Any]):
     effective = serializers.BooleanField(
         help_text="The change holds from the next request on; false: it will within minutes."
     )
+
+
+class OneForm(DefaultContentNegotiation):
+    """Answers have one form each, whatever a client says that it accepts."""
+
+    def select_renderer(
+        self, _request: Request, renderers: Any, _format_suffix: str | None = None
+    ) -> Any:
+        """The first one."""
+        return renderers[0], renderers[0].media_type
 
 
 class ControlView(APIView):

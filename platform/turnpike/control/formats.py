@@ -19,6 +19,8 @@ _LOCALES = {
 }
 _CENT = Decimal("0.01")
 _SMALL_DECIMALS = 6
+# The last four are the wide forms that Chinese and Japanese keyboards write.
+_FORMULA_STARTS = (*"=+-@\t\r\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 COMPACT_FROM = 10_000
 CHANGE_MAX = Decimal("9.99")
 
@@ -146,4 +148,4 @@ def change(now: int, before: int) -> str:
 
 def spreadsheet_cell(text: str) -> str:
     """Text as a CSV file may hold it: what a spreadsheet would take for a formula is quoted."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text

@@ -12,7 +12,7 @@ from accounts.console import (
     webhooks,
     workspaces,
 )
-from billing.console import invoices, limits, logs, models, money, paying, usage
+from billing.console import exports, invoices, limits, logs, models, money, paying, usage
 from turnpike.web import docs_pages
 from turnpike.web.find import FindPage
 from turnpike.web.getting_started import StartPage
@@ -75,6 +75,9 @@ console = [
         invoices.LinePage.as_view(),
         name="console-invoice-line",
     ),
+    path("exports/ledger", exports.LedgerExportPage.as_view(), name="console-ledger-export"),
+    path("exports/usage", exports.UsageExportPage.as_view(), name="console-usage-export"),
+    path("exports/invoices", exports.InvoicesExportPage.as_view(), name="console-invoices-export"),
     path("members", members.MembersPage.as_view(), name="console-members"),
     path("members/<str:user_id>", members.MemberPage.as_view(), name="console-member"),
     path("invites/<str:invite_id>", members.InvitePage.as_view(), name="console-invite"),

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from billing.console import operator_invoices, operator_rehearsal
+from billing.console import exports, operator_invoices, operator_rehearsal
 from turnpike.web.operators import (
     announcements,
     audit,
@@ -95,6 +95,7 @@ running: list[URLPattern] = [
     ),
     path("doubts", doubts.DoubtsPage.as_view(), name="operator-doubts"),
     path("doubts/<str:request_id>", doubts.DoubtPage.as_view(), name="operator-doubt"),
+    path("exports/<str:table>", exports.OperatorExportPage.as_view(), name="operator-table-export"),
     path("announcements", announcements.AnnouncementsPage.as_view(), name="operator-announcements"),
     path(
         "announcements/<str:note_id>",

@@ -1,8 +1,6 @@
 """Audit log of the platform and all tenants: filters, keyset pages, CSV."""
 
 import contextlib
-import csv
-import io
 import json
 from typing import Any
 
@@ -14,6 +12,7 @@ from accounts.console.operators import OperatorPage
 from accounts.console.words import ACTIONS
 from accounts.models import AuditEvent, Tenant, User
 from turnpike.control import formats
+from turnpike.control.exports import CsvEncoder, csv_lines
 from turnpike.control.pages import parse_bigint
 from turnpike.kernel import clock
 
@@ -73,12 +72,8 @@ def _actors(text: str) -> Q:
 
 
 def _csv(rows: QuerySet[AuditEvent]) -> HttpResponse:
-    file = io.StringIO()
-    writer = csv.writer(file)
-    writer.writerow(COLUMNS)
-    for row in rows:
-        writer.writerow([formats.spreadsheet_cell(value) for value in _values(row)])
-    response = HttpResponse(file.getvalue(), content_type="text/csv; charset=utf-8")
+    lines = [[formats.spreadsheet_cell(value) for value in _values(row)] for row in rows]
+    response = HttpResponse(csv_lines([COLUMNS, *lines]), content_type=CsvEncoder.media_type)
     response["content-disposition"] = 'attachment; filename="audit.csv"'
     response["cache-control"] = "no-store"
     return response
