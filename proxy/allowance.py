@@ -8,10 +8,10 @@ from proxy.routing import check_model_use
 from proxy.snapshots import View
 from turnpike.contracts.demand import OtherCalls
 from turnpike.contracts.features import FEATURES, SHARED_OBJECTS, NotServed, Wants
+from turnpike.contracts.naming import CLAUDE_PREFIX
 from turnpike.contracts.snapshots import PriceSet
 
 FEATURE_OFF = "feature_not_enabled"
-CLAUDE_PREFIX = "claude-"
 
 
 def check_wants(wants: Wants, view: View, *, price_set: PriceSet) -> tuple[OtherCalls, ...]:

@@ -13,7 +13,7 @@ from proxy.asgi import Headers
 from proxy.body import MessagesBody
 from proxy.conversion.chat_response import Unreadable
 from proxy.conversion.messages_errors import messages_error
-from proxy.conversion.messages_request import chat_body_of
+from proxy.conversion.messages_request import ConvertedBody, chat_body_of
 from proxy.conversion.messages_response import message_of
 from proxy.conversion.messages_stream import MessagesStream
 from proxy.conversion.traits import traits_of
@@ -38,15 +38,21 @@ def _converted(route: Route, body: MessagesBody) -> Route:
     traits = traits_of(route.model)
     hops: list[Hop] = []
     refusal: ApiError | None = None
+    # Of many upstreams most know the model by the same name, and get the same body.
+    made: dict[str, ConvertedBody] = {}
     for hop in route.hops:
         if hop.upstream.kind != UPSTREAM_OPENAI:
             hops.append(hop)
             continue
         try:
-            converted = chat_body_of(body.fields, upstream_model=hop.upstream_model, traits=traits)
+            name = hop.upstream_model
+            converted = made.get(name) or chat_body_of(
+                body.fields, upstream_model=name, traits=traits
+            )
         except ApiError as error:
             refusal = error
         else:
+            made[name] = converted
             hops.append(dataclasses.replace(hop, body=converted.body, ignored=converted.ignored))
     if refusal is not None and not hops:
         raise refusal

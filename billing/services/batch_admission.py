@@ -184,8 +184,8 @@ def _rows_of(
 
 def _at_item(error: TurnpikeError, draft: Draft) -> TurnpikeError:
     """The same refusal, which says whose item caused it."""
-    if isinstance(error, NotFound):
-        return NotFound(f"requests.{draft.number}.params.{error.message}")
+    if isinstance(error, NotFound | InvalidInput):
+        return type(error)(f"requests.{draft.number}.params.{error.message}")
     return error
 
 

@@ -11,11 +11,11 @@ from datetime import datetime
 from billing.models.catalog import PriceSet as PriceSetRow
 from billing.models.upstreams import ADMIN_CREDENTIAL, Route, Upstream, UpstreamCredential
 from billing.services.prices import load_price_sets
-from billing.snapshots import list_models, tier_of_tenant
+from billing.snapshots import list_models, read_switches, tier_of_tenant
 from turnpike.contracts.demand import Demand, hold_micro
-from turnpike.contracts.naming import canonical_name, index_names, is_priced
+from turnpike.contracts.naming import CLAUDE_PREFIX, canonical_name, index_names, is_priced
 from turnpike.contracts.snapshots import KeySnapshot, ModelSnapshot, PriceSet
-from turnpike.kernel.errors import NotFound, PermissionDenied, Unavailable
+from turnpike.kernel.errors import InvalidInput, NotFound, PermissionDenied, Unavailable
 
 BATCH = "batch"
 RETIRED = "retired"
@@ -44,9 +44,13 @@ class BatchTerms:
     discount_bp: int
     denied_models: Collection[str]
     denied_betas: Collection[str]
+    is_claude_only: bool = False
 
     def way_of(self, name: str) -> Way:
-        """Where a model's items go. Raises NotFound, PermissionDenied or Unavailable."""
+        """Where a model's items go.
+
+        Raises NotFound, PermissionDenied, Unavailable, InvalidInput for another maker's model.
+        """
         served = self._served(name)
         routes = self.routes.get(served.model)
         if not routes:
@@ -78,6 +82,11 @@ class BatchTerms:
     def _served(self, name: str) -> ModelSnapshot:
         """The model that answers to a name, allowed and priced."""
         asked = served = self._model(name)
+        if self.is_claude_only and not asked.model.startswith(CLAUDE_PREFIX):
+            raise InvalidInput(
+                f"model: {asked.model} is served on /v1/chat/completions; batches serve Claude"
+                " models alone"
+            )
         if not self.routes.get(asked.model) and asked.is_successor_allowed and asked.successor:
             served = self._model(asked.successor)
         for model in (asked, served):
@@ -135,4 +144,5 @@ def read_terms(key: KeySnapshot, *, at: datetime) -> BatchTerms:
         discount_bp=tier.terms.discount_bp,
         denied_models=tier.tier.denied_models,
         denied_betas=tier.tier.denied_betas,
+        is_claude_only=read_switches().is_claude_only,
     )

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 from billing.models.batches import BatchItem, BatchPart, LedgerHold, MessageBatch
+from billing.models.catalog import CatalogModel
 from billing.models.upstreams import Upstream
-from billing.services import upkeep
+from billing.services import features, upkeep
 from billing.services.batch_records import archive_batches
 from tests.billing import batch_world as world
 from tests.billing.batch_world import Program, item, items, make_program
+from turnpike.control.caller import SYSTEM
 from turnpike.control.redis import redis_client
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import clock, ids, keyspace
@@ -233,6 +235,24 @@ def test_a_model_that_nobody_sells_is_refused(
     if status == 404:
         assert "requests.1.params.model" in answer["error"]["message"]
         assert program.redis_wallet().get("held", 0) == 0
+
+
+def test_another_makers_model_is_refused_where_only_claude_is_served(
+    url: str, program: Program
+) -> None:
+    CatalogModel.objects.create(
+        model="llama-4", display_name="Llama", released_at=clock.utc_now(), lifecycle="active"
+    )
+    asked = {"requests": [item(0), item(1, model="llama-4")]}
+    assert program.call("POST", body=asked)[0] == 404  # nobody sells it yet
+
+    with platform_scope("tests"):
+        features.set_switches(caller=SYSTEM, is_claude_only=True, reason="ours alone")
+    status, answer = program.call("POST", body=asked)
+
+    assert status == 400
+    assert answer["error"]["message"].startswith("requests.1.params.model: llama-4 is served on")
+    assert program.redis_wallet().get("held", 0) == 0
 
 
 def test_a_key_without_the_model_the_scope_or_the_address_is_refused(url: str) -> None:

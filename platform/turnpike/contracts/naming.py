@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from turnpike.contracts import rating
 from turnpike.contracts.snapshots import ModelSnapshot, PriceSet
 
+CLAUDE_PREFIX = "claude-"  # of all models that Anthropic makes
+
 
 def index_names(models: Iterable[ModelSnapshot]) -> dict[str, str]:
     """Every name that models go by, to the canonical one; an id beats an alias."""
