@@ -61,6 +61,14 @@ api = [
     path("operator/invoices/run", operator_invoices.CloseMonthsView.as_view()),
     path("operator/invoices/<str:invoice_id>", operator_invoices.OperatorInvoiceView.as_view()),
     path("operator/invoices/<str:invoice_id>/lines", operator_invoices.OperatorLinesView.as_view()),
+    path(
+        "operator/invoices/<str:invoice_id>/lines/<str:line>/requests",
+        operator_invoices.OperatorLineRequestsView.as_view(),
+    ),
+    path(
+        "operator/requests/<str:request_id>/entries",
+        operator_invoices.OperatorEntriesView.as_view(),
+    ),
     path("operator/invoices/<str:invoice_id>/finalize", operator_invoices.FinalizeView.as_view()),
     path("operator/invoices/<str:invoice_id>/void", operator_invoices.VoidView.as_view()),
     path("operator/invoices/<str:invoice_id>/credit", operator_invoices.CreditView.as_view()),

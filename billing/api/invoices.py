@@ -204,23 +204,7 @@ class LineRequestsView(_DocumentView):
     )
     def get(self, request: Request, invoice_id: str, line: str) -> Response:
         """List the requests of a line, newest first; their amounts sum to the line's `exact`."""
-        document = self.document(invoice_id)
-        if not (line.isascii() and line.isdigit() and len(line) <= POSITION_DIGITS_MAX):
-            raise NotFound("There is no such line.")
-        row = get_line(document=document, position=int(line))
-        limit, after = read_limit(request), read_cursor(request, parse=UUID)
-        rows = requests_of_line(document, row)
-        if after is not None:
-            rows = rows.filter(request_id__lt=after)
-        found = list(rows[: limit + 1])
-        shown = found[:limit]
-        more = len(found) > limit
-        return Response(
-            {
-                "data": [_line_request(item) for item in shown],
-                "next_cursor": write_cursor(shown[-1]["request_id"]) if more else None,
-            }
-        )
+        return Response(line_requests_answer(request, self.document(invoice_id), line))
 
 
 class RequestEntriesView(TenantView):
@@ -235,16 +219,7 @@ class RequestEntriesView(TenantView):
         """The postings that charged a request; each stands for all requests of its batch."""
         tenant = self.caller.tenant
         assert tenant is not None
-        number = parse_request_id(request_id)
-        revisions = list_revisions(tenant=tenant, request=number)
-        if not revisions:
-            raise NotFound("There is no such request.")
-        postings = list_postings(
-            tenant=tenant,
-            postings={item.posting_id for item in revisions if item.amount_nano},
-            keys=correction_keys(tenant=tenant, request=number),
-        )
-        return Response({"data": [posting_answer(txn, entries) for txn, entries in postings]})
+        return Response(entries_answer(tenant, parse_request_id(request_id)))
 
 
 class InvoiceFileView(_DocumentView):
@@ -333,6 +308,37 @@ def line_answer(line: InvoiceLine) -> dict[str, Any]:
         "exact": format_amount(line.exact_nano),
         "amount": format_amount(line.amount_nano),
     }
+
+
+def line_requests_answer(request: Request, document: Invoice, line: str) -> dict[str, Any]:
+    """One page of what a line sums, newest first. Raises NotFound."""
+    if not (line.isascii() and line.isdigit() and len(line) <= POSITION_DIGITS_MAX):
+        raise NotFound("There is no such line.")
+    row = get_line(document=document, position=int(line))
+    limit, after = read_limit(request), read_cursor(request, parse=UUID)
+    rows = requests_of_line(document, row)
+    if after is not None:
+        rows = rows.filter(request_id__lt=after)
+    found = list(rows[: limit + 1])
+    shown = found[:limit]
+    more = len(found) > limit
+    return {
+        "data": [_line_request(item) for item in shown],
+        "next_cursor": write_cursor(shown[-1]["request_id"]) if more else None,
+    }
+
+
+def entries_answer(tenant: int, request: UUID) -> dict[str, Any]:
+    """The postings that charged a tenant's request. Raises NotFound."""
+    revisions = list_revisions(tenant=tenant, request=request)
+    if not revisions:
+        raise NotFound("There is no such request.")
+    postings = list_postings(
+        tenant=tenant,
+        postings={item.posting_id for item in revisions if item.amount_nano},
+        keys=correction_keys(tenant=tenant, request=request),
+    )
+    return {"data": [posting_answer(txn, entries) for txn, entries in postings]}
 
 
 def pdf_answer(document: Invoice, *, language: str = "") -> HttpResponse:

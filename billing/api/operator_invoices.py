@@ -12,14 +12,20 @@ from accounts.api.fields import AmountField, read
 from accounts.models import REASON_LENGTH_MAX
 from billing.api.invoices import (
     InvoiceSerializer,
+    LineRequestSerializer,
     LineSerializer,
+    RequestPostingSerializer,
     WholeInvoiceSerializer,
     document_answer,
+    entries_answer,
     line_answer,
+    line_requests_answer,
     whole_answer,
 )
+from billing.api.requests import parse_request_id
 from billing.models.invoices import RATE_PPM_MAX, Invoice, Seller, TaxRate
 from billing.queries.documents import document_uuid
+from billing.queries.everywhere import find_tenant_of
 from billing.services.billing_details import (
     SELLER_FIELDS,
     set_seller,
@@ -188,6 +194,35 @@ class OperatorLinesView(_InvoiceView):
         """List lines, the last one first."""
         rows = Invoice.objects.get(pk=self.number(invoice_id)).lines.all()
         return Response(keyset_page(request, rows, write=line_answer, key="position"))
+
+
+class OperatorLineRequestsView(_InvoiceView):
+    """What a line sums."""
+
+    @extend_schema(
+        operation_id="operator_invoice_line_requests",
+        parameters=PAGE_PARAMETERS,
+        responses=page_of(LineRequestSerializer),
+    )
+    def get(self, request: Request, invoice_id: str, line: str) -> Response:
+        """List the requests of a line, newest first; their amounts sum to the line's `exact`."""
+        document = Invoice.objects.get(pk=self.number(invoice_id))
+        return Response(line_requests_answer(request, document, line))
+
+
+class OperatorEntriesView(OperatorView):
+    """Where anybody's request's money went."""
+
+    @extend_schema(
+        operation_id="operator_request_entries", responses=RequestPostingSerializer(many=True)
+    )
+    def get(self, _request: Request, request_id: str) -> Response:
+        """The postings that charged a request; each stands for all requests of its batch."""
+        number = parse_request_id(request_id)
+        tenant = find_tenant_of(number)
+        if tenant is None:
+            raise NotFound("There is no such request.")
+        return Response(entries_answer(tenant, number))
 
 
 class FinalizeView(_InvoiceView):

@@ -96,27 +96,8 @@ class LinePage(_DocumentPage):
 
     def get(self, request: HttpRequest, invoice_id: str, line: int) -> HttpResponse:
         """One page of them, newest first."""
-        document = self.document(invoice_id)
-        row = get_line(document=document, position=line)
-        requests = requests_of_line(document, row)
-        after = _uuid(request.GET.get("before", ""))
-        if after is not None:
-            requests = requests.filter(request_id__lt=after)
-        found = list(requests[: SHOWN + 1])
-        shown = found[:SHOWN]
-        return self.page(
-            "billing/invoice_line.html",
-            {
-                "document": document,
-                "line": line_words(row),
-                "requests": [
-                    {**item, "public_id": ids.public_id(ids.REQUEST, item["request_id"])}
-                    for item in shown
-                ],
-                "next": shown[-1]["request_id"] if len(found) > SHOWN else None,
-                "section": "console-billing",
-            },
-        )
+        context = line_context(request, self.document(invoice_id), line)
+        return self.page("billing/invoice_line.html", {**context, "section": "console-billing"})
 
 
 class EntriesPage(TenantPage):
@@ -203,6 +184,25 @@ class DetailsPage(TenantPage):
             "section": "console-billing",
         }
         return self.page("billing/details.html", context, status=status)
+
+
+def line_context(request: HttpRequest, document: Invoice, position: int) -> dict[str, Any]:
+    """What a page about a line shows: its words, and one page of its requests. Raises NotFound."""
+    row = get_line(document=document, position=position)
+    requests = requests_of_line(document, row)
+    after = _uuid(request.GET.get("before", ""))
+    if after is not None:
+        requests = requests.filter(request_id__lt=after)
+    found = list(requests[: SHOWN + 1])
+    shown = found[:SHOWN]
+    return {
+        "document": document,
+        "line": line_words(row),
+        "requests": [
+            {**item, "public_id": ids.public_id(ids.REQUEST, item["request_id"])} for item in shown
+        ],
+        "next": shown[-1]["request_id"] if len(found) > SHOWN else None,
+    }
 
 
 def _uuid(text: str) -> UUID | None:

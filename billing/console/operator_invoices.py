@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy
 
 from accounts.console.operators import OperatorPage, ReasonForm
 from billing.console.exports import export_links
+from billing.console.invoices import line_context
 from billing.models.invoices import RATE_PPM_MAX, Invoice, Seller, TaxRate
 from billing.queries.documents import KINDS, STATUSES, TONES, document_uuid, sheet_of
 from billing.services.billing_details import find_default_seller, set_seller, set_tax_rate
@@ -210,6 +211,16 @@ class InvoicePage(OperatorPage):
         reason = form.cleaned_data["reason"]
         write_off_invoice(invoice=row.pk, at=clock.utc_now(), actor=self.caller, reason=reason)
         return self.done(_("What was open is written off."))
+
+
+class LinePage(OperatorPage):
+    """The requests that a line of anybody's document sums."""
+
+    def get(self, request: HttpRequest, invoice_id: str, line: int) -> HttpResponse:
+        """One page of them; each leads to its events, attempts and entries."""
+        context = line_context(request, _get(invoice_id), line)
+        page = "billing/operator_invoice_line.html"
+        return self.page(page, {**context, "section": "operator-invoices"})
 
 
 class SellerPage(OperatorPage):

@@ -1,5 +1,7 @@
 """Who may open the operator console: the platform's staff, and nobody else."""
 
+import re
+
 import pytest
 from django.test import Client, override_settings
 from django.urls import URLPattern
@@ -17,7 +19,7 @@ def addresses() -> list[str]:
         assert isinstance(route, URLPattern)
         text = str(route.pattern)
         for name in route.pattern.converters:
-            text = text.replace(f"<str:{name}>", "1").replace(f"<path:{name}>", "1")
+            text = re.sub(rf"<(str|path|int):{name}>", "1", text)
         found.append(f"/operator/{text}")
     return found
 

@@ -38,6 +38,11 @@ selling: list[URLPattern] = [
         name="operator-invoice",
     ),
     path(
+        "invoices/<str:invoice_id>/lines/<int:line>",
+        operator_invoices.LinePage.as_view(),
+        name="operator-invoice-line",
+    ),
+    path(
         "prices/rehearsal",
         operator_rehearsal.RehearsalPage.as_view(),
         name="operator-rehearsal",

@@ -13,7 +13,7 @@ from accounts.console.operators import OperatorPage
 from accounts.models import ApiKey, Tenant, Workspace
 from billing.console.logs import KNOWLEDGE, rows_of
 from billing.models.upstreams import Upstream
-from billing.queries.documents import COMPONENTS
+from billing.queries.documents import COMPONENTS, correction_keys
 from billing.queries.everywhere import find_tenant_of, list_all_requests
 from billing.queries.requests import (
     NUMBERS,
@@ -127,7 +127,11 @@ class LogPage(OperatorPage):
                 ],
                 "cost_nano": sum(costs) if costs else None,
                 "revisions": revisions,
-                "postings": list_postings(tenant=tenant, postings=postings),
+                "postings": list_postings(
+                    tenant=tenant,
+                    postings=postings,
+                    keys=correction_keys(tenant=tenant, request=number),
+                ),
             },
         )
 
