@@ -17,18 +17,15 @@ from proxy.redis_pipe import RedisAway
 from proxy.responses import send_answer, upstream_response_headers
 from proxy.routing import route_of_item
 from proxy.snapshots import PlaneCold, SnapshotStore
-from proxy.upstreams.client import UpstreamError, UpstreamResponse
+from proxy.upstreams.client import UpstreamResponse
 from proxy.upstreams.forward import (
-    AttemptFailed,
     Call,
     Forwarder,
-    failure_of,
     header_of,
     with_request_id,
 )
 from proxy.upstreams.selection import Hop
 from proxy.upstreams.switchboard import Switchboard
-from proxy.upstreams.tries import Tries
 from turnpike.contracts import tickets
 from turnpike.contracts.snapshots import UPSTREAM_OPENAI
 from turnpike.kernel import clock, ids
@@ -79,7 +76,7 @@ class BatchItems:
         request_id = ids.public_id(ids.REQUEST, UUID(ticket.rid))
         call = Call(path=PATH, headers=ask.headers, request_id=request_id, is_stream=False)
         tries = self._switchboard.tries(route.hops)
-        response, payload = await self._ask_upstreams(tries, call, body)
+        response, payload = await tries.first_answer(lambda hop: self._ask(hop, call, body))
         payload = with_request_id(
             payload,
             upstream_id=header_of(response.headers, b"request-id"),
@@ -96,24 +93,6 @@ class BatchItems:
         if named is not None:
             headers.append((b"x-turnpike-upstream-request-id", named.encode("latin-1")))
         await send_answer(send, response.status, headers, payload)
-
-    async def _ask_upstreams(
-        self, tries: Tries, call: Call, body: MessagesBody
-    ) -> tuple[UpstreamResponse, bytes]:
-        hop = await tries.begin()
-        while True:
-            try:
-                response, payload = await self._ask(hop, call, body)
-            except (AttemptFailed, UpstreamError) as error:
-                failure = error if isinstance(error, AttemptFailed) else failure_of(error)
-                if not tries.may_go_on(failure):
-                    raise failure.error from error
-            else:
-                tries.note_served()
-                return response, payload
-            finally:
-                tries.end()
-            hop = await tries.begin(failure)
 
     async def _ask(
         self, hop: Hop, call: Call, body: MessagesBody

@@ -7,17 +7,15 @@ from proxy.estimator import Estimator
 from proxy.limiter.answers import rate_limit_headers
 from proxy.responses import send_answer, upstream_response_headers
 from proxy.snapshots import View
-from proxy.upstreams.client import UpstreamError, UpstreamResponse
+from proxy.upstreams.client import UpstreamResponse
 from proxy.upstreams.forward import (
-    AttemptFailed,
     Call,
     Forwarder,
-    failure_of,
     header_of,
     with_request_id,
 )
+from proxy.upstreams.selection import Hop
 from proxy.upstreams.switchboard import Switchboard
-from proxy.upstreams.tries import Tries
 from turnpike.contracts.measure import measure
 from turnpike.contracts.snapshots import UPSTREAM_OPENAI
 
@@ -60,7 +58,7 @@ class Counter:
             return
         call = Call(path=PATH, headers=ask.headers, request_id=ask.request_id, is_stream=False)
         tries = self._switchboard.tries(hops)
-        response, payload = await self._ask_upstreams(tries, call, body)
+        response, payload = await tries.first_answer(lambda hop: self._ask(hop, call, body))
         payload = with_request_id(
             payload,
             upstream_id=header_of(response.headers, b"request-id"),
@@ -69,23 +67,8 @@ class Counter:
         kept = upstream_response_headers(response.headers)
         await send_answer(send, response.status, [*kept, *headers], payload)
 
-    async def _ask_upstreams(
-        self, tries: Tries, call: Call, body: MessagesBody
+    async def _ask(
+        self, hop: Hop, call: Call, body: MessagesBody
     ) -> tuple[UpstreamResponse, bytes]:
-        hop = await tries.begin()
-        while True:
-            try:
-                response = await self._forwarder.open(
-                    hop, call, body.to_upstream(hop.upstream_model)
-                )
-                payload = await response.read_all(ANSWER_BYTES_MAX, ANSWER_SECONDS)
-            except (AttemptFailed, UpstreamError) as error:
-                failure = error if isinstance(error, AttemptFailed) else failure_of(error)
-                if not tries.may_go_on(failure):
-                    raise failure.error from error
-            else:
-                tries.note_served()
-                return response, payload
-            finally:
-                tries.end()
-            hop = await tries.begin(failure)
+        response = await self._forwarder.open(hop, call, body.to_upstream(hop.upstream_model))
+        return response, await response.read_all(ANSWER_BYTES_MAX, ANSWER_SECONDS)

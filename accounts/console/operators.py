@@ -5,7 +5,6 @@ sign-in. A page names the methods that it answers by having them. Changes want a
 identity and a reason. Handlers see the rows of all tenants.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import urlencode
@@ -17,12 +16,12 @@ from django.contrib import messages
 from django.contrib.auth.views import redirect_to_login
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
-from django.views import View
 
+from accounts.console.answering import AnsweringPage
 from accounts.console.pages import lacks_second_factor, problem_of
 from accounts.models import REASON_LENGTH_MAX, User
 from accounts.queries import list_memberships
@@ -47,7 +46,7 @@ class OperatorVisit:
     is_member: bool
 
 
-class OperatorPage(View):
+class OperatorPage(AnsweringPage):
     """One page of the operator console."""
 
     # Methods after which something is changed or shown that wants a fresh proof of identity.
@@ -75,23 +74,6 @@ class OperatorPage(View):
     def caller(self) -> Caller:
         """Who looks."""
         return self.visit.caller
-
-    def back(self) -> str:
-        """Where one lands after a change, or after one that was not possible."""
-        return self.request.path
-
-    def page(
-        self, template: str, context: Mapping[str, Any] | None = None, *, status: int = 200
-    ) -> HttpResponse:
-        """The rendered page; never kept by caches."""
-        response = render(self.request, template, dict(context or {}), status=status)
-        response["cache-control"] = "no-store"
-        return response
-
-    def done(self, message: str, *, to: str | None = None) -> HttpResponse:
-        """Say what was done, on the page where one lands."""
-        messages.success(self.request, message)
-        return redirect(to or self.back())
 
     def refused(self, form: forms.Form) -> HttpResponse:
         """Say what is wrong with a form that has no page of its own, where one came from."""

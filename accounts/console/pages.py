@@ -16,10 +16,10 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
-from django.views import View
 
 from accounts.access import ROLE_POWERS
 from accounts.api.auth import SESSION_TENANT
+from accounts.console.answering import AnsweringPage
 from accounts.console.viewing import READING, Viewing, find_viewing
 from accounts.console.words import ROLES
 from accounts.models import Member, Role, Tenant, User
@@ -55,7 +55,7 @@ class Visit:
         return _("Seen by an operator") if self.viewing else ROLES[self.member.role]
 
 
-class TenantPage(View):
+class TenantPage(AnsweringPage):
     """One page of the tenant console."""
 
     powers: ClassVar[Mapping[str, Power]] = {}
@@ -90,23 +90,6 @@ class TenantPage(View):
     def tenant(self) -> int:
         """The number of the tenant whose console it is."""
         return int(self.visit.tenant.pk)
-
-    def back(self) -> str:
-        """Where one lands after a change, or after one that was not possible."""
-        return self.request.path
-
-    def page(
-        self, template: str, context: Mapping[str, Any] | None = None, *, status: int = 200
-    ) -> HttpResponse:
-        """The rendered page; never kept by caches."""
-        response = render(self.request, template, dict(context or {}), status=status)
-        response["cache-control"] = "no-store"
-        return response
-
-    def done(self, message: str, *, to: str | None = None) -> HttpResponse:
-        """Say what was done, on the page where one lands."""
-        messages.success(self.request, message)
-        return redirect(to or self.back())
 
     def _answer(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         method = "GET" if request.method == "HEAD" else str(request.method)

@@ -4,13 +4,14 @@ Nothing is tried twice that may have been billed, and nothing is begun anew once
 gone that the client is better served by an answer.
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
 
 from proxy.api_errors import ApiError, overloaded
 from proxy.metrics import METRICS
+from proxy.upstreams.client import UpstreamError
 from proxy.upstreams.conversation import Conversation
-from proxy.upstreams.forward import AttemptFailed, Blame
+from proxy.upstreams.forward import AttemptFailed, Blame, failure_of
 from proxy.upstreams.health import HealthBoard
 from proxy.upstreams.selection import Chooser, Hop
 from turnpike.kernel import clock
@@ -23,6 +24,7 @@ SAME_HOP_TRIES_MAX = 2
 REFUSED_REST_SECONDS = 5
 
 
+Answer = TypeVar("Answer")
 Tried = frozenset[tuple[int, int | None]]
 _NONE: Tried = frozenset()
 
@@ -97,6 +99,23 @@ class Tries:
         self._is_trial = self._board.begin(hop.upstream.upstream)
         self._is_running, self._is_served, self._is_broken = True, False, False
         return hop
+
+    async def first_answer(self, ask: Callable[[Hop], Awaitable[Answer]]) -> Answer:
+        """What the first hop says that answers. Raises the last ApiError if nobody does."""
+        hop = await self.begin()
+        while True:
+            try:
+                answer = await ask(hop)
+            except (AttemptFailed, UpstreamError) as error:
+                failure = error if isinstance(error, AttemptFailed) else failure_of(error)
+                if not self.may_go_on(failure):
+                    raise failure.error from error
+            else:
+                self.note_served()
+                return answer
+            finally:
+                self.end()
+            hop = await self.begin(failure)
 
     def note_served(self) -> None:
         """The attempt brought an answer: from here on it is the upstream's."""
