@@ -35,6 +35,7 @@ from turnpike.kernel import ids
 from turnpike.kernel.errors import NotFound, TurnpikeError
 
 METHODS = ("GET", "POST")
+ONCE_LENGTH = 36
 READING_METHODS = frozenset({"GET", "HEAD"})
 
 
@@ -130,6 +131,16 @@ class ReasonForm(ConsoleForm):
         super().__init__(*args, **kwargs)
         # The reason comes last, whatever a form adds.
         self.order_fields([name for name in self.fields if name != "reason"])
+
+
+class OnceForm(ReasonForm):
+    """A form that does its work once, however often it is sent."""
+
+    once = forms.CharField(widget=forms.HiddenInput, max_length=ONCE_LENGTH)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["once"].initial = str(ids.uuid7())
 
 
 def visit_of(request: HttpRequest, user: User) -> OperatorVisit:

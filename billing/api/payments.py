@@ -15,7 +15,7 @@ from billing.models.ledger import CreditGrant
 from billing.models.payments import Payment
 from billing.services.payments.orders import record_transfer, start_top_up
 from billing.services.payments.refunds import refund_payment
-from billing.services.redemption import create_code, redeem_code
+from billing.services.redemption import CodeTerms, create_code, redeem_code
 from turnpike.control.caller import Power
 from turnpike.control.drf import OperatorView, StrictSerializer, TenantView
 from turnpike.kernel import clock
@@ -193,11 +193,12 @@ class CodesView(OperatorView):
     def post(self, request: Request) -> Response:
         """Make a code; it is shown once."""
         given = read(CodeInput, request.data)
+        reason, uses = given.pop("reason"), given.pop("uses")
         made = create_code(
-            uses_max=given.pop("uses"),
+            terms=CodeTerms(uses_max=uses, **given),
             key=f"api:{self.caller.actor}:{self.money_key}",
+            reason=reason,
             caller=self.caller,
-            **given,
         )
         said = {"id": made.row.public_id, "secret": made.words or None, "hint": made.row.hint}
         return Response(said, status=201)

@@ -12,6 +12,7 @@ from billing.queries.refusals import read_outcomes, read_refusals
 from billing.snapshots import TierOfTenant, tier_of_tenant
 from turnpike.contracts.snapshots import Limits
 from turnpike.control.caller import Power
+from turnpike.control.polling import is_polled
 from turnpike.kernel import clock
 from turnpike.kernel.errors import Unavailable
 
@@ -35,7 +36,7 @@ class LimitsPage(TenantPage):
                 "scopes": [_scope(item) for item in levels],
                 "now": clock.utc_now(),
             }
-            if getattr(request, "htmx", False):
+            if is_polled(request):
                 return self.page("billing/limits.html#live", context)
             context |= self._refused()
         except RedisError as error:

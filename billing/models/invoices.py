@@ -371,6 +371,8 @@ class RatingDifference(models.Model):
         ]
         indexes = [
             models.Index(fields=["request_id"], name="rating_difference_of_request"),
+            models.Index(fields=["period", "-request_id"], name="rating_difference_of_period"),
+            models.Index(fields=["credit_note", "-request_id"], name="rating_difference_of_note"),
         ]
 
     def __str__(self) -> str:

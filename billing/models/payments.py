@@ -203,6 +203,8 @@ class RedemptionCode(PublicModel):
     public_prefix: ClassVar[str] = "code"
 
     digest = models.BinaryField(unique=True)
+    # Codes that were made together; null: it was made alone.
+    batch = models.UUIDField(null=True, blank=True, db_index=True)
     hint = models.CharField(max_length=8)
     amount_nano = models.BigIntegerField()
     currency = models.CharField(max_length=3)

@@ -36,7 +36,7 @@ MOVEMENTS: Mapping[str, Any] = {
     "write_off": gettext_lazy("Written off"),
     "refund": gettext_lazy("Refund"),
     "chargeback": gettext_lazy("Chargeback"),
-    "manual": _("Entered by hand"),
+    "manual": gettext_lazy("Entered by hand"),
     "chargeback_returned": gettext_lazy("Chargeback won"),
 }
 KINDS: Mapping[str, Any] = {

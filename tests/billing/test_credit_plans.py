@@ -14,7 +14,7 @@ from billing.models.usage import SpendCounter
 from billing.services.payments.low_balance import warn_low_balances
 from billing.services.payments.plans import plan_of, set_plan
 from billing.services.payments.reload import run_auto_reloads
-from billing.services.redemption import create_code, redeem_code, withdraw_code
+from billing.services.redemption import CodeTerms, create_code, redeem_code, withdraw_code
 from billing.services.wallet import charge_usage, grant_credit
 from tests.billing.ledger_world import broken_invariants
 from tests.billing.payment_world import OPERATOR, TEN, make_payer, paid, send, tenant_of
@@ -197,8 +197,9 @@ def test_a_balance_that_ends_soon_is_told_once(owner: Caller) -> None:
 
 
 def code(**changes: Any) -> tuple[RedemptionCode, str]:
-    given: dict[str, Any] = {"amount": 500 * CENT, "uses_max": 1, "key": str(ids.uuid7())}
-    made = create_code(**{**given, **changes}, reason="a conference", caller=OPERATOR)
+    key = changes.pop("key", "") or str(ids.uuid7())
+    terms = CodeTerms(**{"amount": 500 * CENT, **changes})
+    made = create_code(terms=terms, key=key, reason="a conference", caller=OPERATOR)
     return made.row, made.words
 
 

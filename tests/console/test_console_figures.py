@@ -84,9 +84,7 @@ def test_limits_show_what_the_buckets_hold(world: World, redis_client: redis.Red
     redis_client.hset(keyspace.buckets(tenant), "t:requests", now_us + 30_000_000)
     redis_client.zadd(keyspace.slots(tenant, "t"), {"one": now_us // 1_000 + 60_000})
 
-    live = client_for(world.members[Role.VIEWER]).get(
-        "/console/limits", headers={"hx-request": "true"}
-    )
+    live = client_for(world.members[Role.VIEWER]).get("/console/limits", headers={"x-poll": "1"})
 
     text = " ".join(re.sub(r"<[^>]+>", " ", live.content.decode()).split())
     used = re.search(r"Requests per minute (\d+) / 200", text)

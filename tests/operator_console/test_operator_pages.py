@@ -135,7 +135,7 @@ def test_requests_in_flight_are_those_of_redis(
         mapping={"base": formats_json(base), "hold": 2_500_000},
     )
 
-    page = browser.get("/operator/live", headers={"hx-request": "true"}).content.decode()
+    page = browser.get("/operator/live", headers={"x-poll": "1"}).content.decode()
     live = " ".join(re.sub(r"<[^>]+>", " ", page).split())
 
     assert "<html" not in page

@@ -1,4 +1,4 @@
-"""refund_payment: gives back money that was paid and not used, by the way it came."""
+"""refund_payment, left_of: gives back money that was paid and not used, by the way it came."""
 
 from django.db.models import Sum
 
@@ -17,9 +17,9 @@ Status = PaymentReversal.Status
 
 
 def refund_payment(
-    *, payment: int, amount: int, key: str, reason: str, caller: Caller
+    *, payment: int, amount: int | None, key: str, reason: str, caller: Caller
 ) -> PaymentReversal:
-    """Give back; the same key again is the same refund.
+    """Give back so much, or all that is left; the same key again is the same refund.
 
     Raises Conflict for more than is left of the payment or where the provider refuses,
     InsufficientCredit where the money was used. The provider is asked before the ledger is locked:
@@ -27,14 +27,15 @@ def refund_payment(
     """
     with platform_scope("billing.refund_payment"):
         row = Payment.objects.select_related("tenant").get(pk=payment)
-        if amount <= 0 or amount % minor_unit(row.currency):
-            raise InvalidInput("The amount must be above zero, in whole cents.", field="amount")
         full_key = f"operator:{row.pk}:{key}"
         found = PaymentReversal.objects.filter(idempotency_key=full_key).first()
         if found is not None:
-            if found.amount_nano != amount:
+            if amount not in (None, found.amount_nano):
                 raise Conflict("This key was used before with other content.")
             return found
+        amount = left_of(row) if amount is None else amount
+        if amount <= 0 or amount % minor_unit(row.currency):
+            raise InvalidInput("The amount must be above zero, in whole cents.", field="amount")
         _check(row, amount)
         reversal = PaymentReversal.objects.create(
             tenant_id=row.tenant_id,
@@ -60,9 +61,14 @@ def refund_payment(
     return reversal
 
 
-def _check(payment: Payment, amount: int) -> None:
+def left_of(payment: Payment) -> int:
+    """What of a payment could still be given back; refunds that are on their way count."""
     asked = payment.reversals.filter(status=Status.ASKED).aggregate(total=Sum("amount_nano"))
-    if amount > payment.refundable_nano - int(asked["total"] or 0):
+    return payment.refundable_nano - int(asked["total"] or 0)
+
+
+def _check(payment: Payment, amount: int) -> None:
+    if amount > left_of(payment):
         raise Conflict("Less than that is left of this payment.")
     prepaid = LedgerAccount.objects.filter(
         tenant_id=payment.tenant_id, kind="prepaid", currency=payment.currency

@@ -1,4 +1,4 @@
-"""ConsoleForm: forms in the look of the consoles, and fields for money and counts."""
+"""ConsoleForm: forms in the look of the consoles, and fields for money and choices."""
 
 from typing import Any
 
@@ -31,6 +31,13 @@ def style(widget: forms.Widget) -> None:
     ticked = (forms.CheckboxInput, forms.CheckboxSelectMultiple, forms.RadioSelect)
     if not isinstance(widget, ticked):
         widget.attrs.setdefault("class", "input")
+
+
+def set_choices(form: forms.Form, name: str, choices: list[tuple[str, Any]]) -> None:
+    """Give a field of choices what can be chosen now."""
+    field = form.fields[name]
+    assert isinstance(field, forms.ChoiceField)
+    field.choices = choices
 
 
 def short_amount(nanos: int | None) -> str:

@@ -12,6 +12,7 @@ from accounts.models import ApiKey
 from billing.console.logs import rows_of
 from billing.queries.requests import RequestFilter, list_requests
 from turnpike.control.caller import Power
+from turnpike.control.polling import is_polled, stop_polling
 from turnpike.web.keys import example_model
 
 EXAMPLE = "Say hello in one sentence."
@@ -29,10 +30,10 @@ class StartPage(TenantPage):
             key.pk: key for key in ApiKey.objects.filter(pk__in=[r["api_key_id"] for r in rows])
         }
         context: dict[str, Any] = {"first": next(iter(rows_of(rows, keys)), None)}
-        if getattr(request, "htmx", False):
+        if is_polled(request):
             response = self.page("turnpike/get_started.html#first", context)
             if rows:
-                response["x-poll"] = "stop"
+                stop_polling(response)
             return response
         own = access_keys(self.caller, power=Power.KEYS_READ)
         return self.page(

@@ -1,8 +1,12 @@
 """Routes of the operator console. A page that does not exist yet has none."""
 
-from django.urls import URLPattern, path
-
-from billing.console import exports, operator_invoices, operator_rehearsal
+from billing.console import (
+    exports,
+    operator_codes,
+    operator_invoices,
+    operator_payments,
+    operator_rehearsal,
+)
 from turnpike.web.operators import (
     announcements,
     audit,
@@ -17,7 +21,6 @@ from turnpike.web.operators import (
     models,
     platform_settings,
     prices,
-    tenant_changes,
     tiers,
     upstreams,
     users,
@@ -26,91 +29,82 @@ from turnpike.web.operators import (
 )
 from turnpike.web.operators.dashboard import DashboardPage
 from turnpike.web.operators.tenant import TenantPage
+from turnpike.web.operators.tenant_changes import ChangeTenantPage
 from turnpike.web.operators.tenants import TenantsPage
+from turnpike.web.routing import routes
 
 # What is sold, to whom, and who answers.
-selling: list[URLPattern] = [
-    path("invoices", operator_invoices.InvoicesPage.as_view(), name="operator-invoices"),
-    path("invoices/seller", operator_invoices.SellerPage.as_view(), name="operator-seller"),
-    path(
-        "invoices/<str:invoice_id>",
-        operator_invoices.InvoicePage.as_view(),
-        name="operator-invoice",
-    ),
-    path(
-        "invoices/<str:invoice_id>/lines/<int:line>",
-        operator_invoices.LinePage.as_view(),
-        name="operator-invoice-line",
-    ),
-    path(
-        "prices/rehearsal",
-        operator_rehearsal.RehearsalPage.as_view(),
-        name="operator-rehearsal",
-    ),
-    path("", DashboardPage.as_view(), name="operator"),
-    path("tenants", TenantsPage.as_view(), name="operator-tenants"),
-    path("tenants/<str:tenant_id>", TenantPage.as_view(), name="operator-tenant"),
-    path(
-        "tenants/<str:tenant_id>/view",
-        viewing.StartViewingPage.as_view(),
-        name="operator-viewing-start",
-    ),
-    path(
-        "tenants/<str:tenant_id>/change/<str:change>",
-        tenant_changes.ChangeTenantPage.as_view(),
-        name="operator-tenant-change",
-    ),
-    path("tenants/<str:tenant_id>/<str:tab>", TenantPage.as_view(), name="operator-tenant-tab"),
-    path("tiers", tiers.TiersPage.as_view(), name="operator-tiers"),
-    path("tiers/<str:code>", tiers.TierPage.as_view(), name="operator-tier"),
-    path("tiers/<str:code>/groups", tiers.TierGroupPage.as_view(), name="operator-tier-group"),
-    path("models", models.ModelsPage.as_view(), name="operator-models"),
-    path("models/<path:model>", models.ModelPage.as_view(), name="operator-model"),
-    path("prices", prices.PricesPage.as_view(), name="operator-prices"),
-    path("prices/<str:book>/<path:model>", prices.PricePage.as_view(), name="operator-price"),
-    path("upstreams", upstreams.UpstreamsPage.as_view(), name="operator-upstreams"),
-    path("upstreams/<str:upstream_id>", upstreams.UpstreamPage.as_view(), name="operator-upstream"),
-    path(
+selling = routes(
+    ("", DashboardPage, "operator"),
+    ("tenants", TenantsPage, "operator-tenants"),
+    ("tenants/<str:tenant_id>", TenantPage, "operator-tenant"),
+    ("tenants/<str:tenant_id>/view", viewing.StartViewingPage, "operator-viewing-start"),
+    ("tenants/<str:tenant_id>/change/<str:change>", ChangeTenantPage, "operator-tenant-change"),
+    ("tenants/<str:tenant_id>/<str:tab>", TenantPage, "operator-tenant-tab"),
+    ("tiers", tiers.TiersPage, "operator-tiers"),
+    ("tiers/<str:code>", tiers.TierPage, "operator-tier"),
+    ("tiers/<str:code>/groups", tiers.TierGroupPage, "operator-tier-group"),
+    ("models", models.ModelsPage, "operator-models"),
+    ("models/<path:model>", models.ModelPage, "operator-model"),
+    ("prices", prices.PricesPage, "operator-prices"),
+    ("prices/rehearsal", operator_rehearsal.RehearsalPage, "operator-rehearsal"),
+    ("prices/<str:book>/<path:model>", prices.PricePage, "operator-price"),
+    ("upstreams", upstreams.UpstreamsPage, "operator-upstreams"),
+    ("upstreams/<str:upstream_id>", upstreams.UpstreamPage, "operator-upstream"),
+    (
         "upstreams/<str:upstream_id>/credentials",
-        upstreams.CredentialPage.as_view(),
-        name="operator-upstream-credential",
+        upstreams.CredentialPage,
+        "operator-upstream-credential",
     ),
-    path("live", live.LivePage.as_view(), name="operator-live"),
-    path("live/switch/<str:kind>", live.SwitchPage.as_view(), name="operator-switch"),
-    path("users", users.UsersPage.as_view(), name="operator-users"),
-    path("users/<str:user_id>", users.UserPage.as_view(), name="operator-user"),
-    path("viewing/end", viewing.EndViewingPage.as_view(), name="operator-viewing-end"),
-]
-# What keeps the platform running.
-running: list[URLPattern] = [
-    path("health", health.HealthPage.as_view(), name="operator-health"),
-    path("jobs", jobs.JobsPage.as_view(), name="operator-jobs"),
-    path("jobs/letters/<str:letter_id>", jobs.LetterPage.as_view(), name="operator-letter"),
-    path("logs", logs.LogsPage.as_view(), name="operator-logs"),
-    path("logs/<str:request_id>", logs.LogPage.as_view(), name="operator-log"),
-    path("audit", audit.AuditPage.as_view(), name="operator-audit"),
-    path("ledger", ledger.LedgerPage.as_view(), name="operator-ledger"),
-    path("ledger/reconcile", ledger.ReconcilePage.as_view(), name="operator-reconcile"),
-    path("ledger/<str:txn_id>/undo", ledger.ReversalPage.as_view(), name="operator-reversal"),
-    path("differences", differences.DifferencesPage.as_view(), name="operator-differences"),
-    path(
+    ("live", live.LivePage, "operator-live"),
+    ("live/switch/<str:kind>", live.SwitchPage, "operator-switch"),
+    ("users", users.UsersPage, "operator-users"),
+    ("users/<str:user_id>", users.UserPage, "operator-user"),
+    ("viewing/end", viewing.EndViewingPage, "operator-viewing-end"),
+)
+# What was paid, asked for and given.
+money = routes(
+    ("ledger", ledger.LedgerPage, "operator-ledger"),
+    ("ledger/reconcile", ledger.ReconcilePage, "operator-reconcile"),
+    ("ledger/<str:txn_id>/undo", ledger.ReversalPage, "operator-reversal"),
+    ("differences", differences.DifferencesPage, "operator-differences"),
+    (
         "differences/<str:reconciliationitem_id>",
-        differences.DifferencePage.as_view(),
-        name="operator-difference",
+        differences.DifferencePage,
+        "operator-difference",
     ),
-    path("doubts", doubts.DoubtsPage.as_view(), name="operator-doubts"),
-    path("doubts/<str:request_id>", doubts.DoubtPage.as_view(), name="operator-doubt"),
-    path("exports/<str:table>", exports.OperatorExportPage.as_view(), name="operator-table-export"),
-    path("announcements", announcements.AnnouncementsPage.as_view(), name="operator-announcements"),
-    path(
-        "announcements/<str:note_id>",
-        announcements.AnnouncementPage.as_view(),
-        name="operator-announcement",
+    ("doubts", doubts.DoubtsPage, "operator-doubts"),
+    ("doubts/<str:request_id>", doubts.DoubtPage, "operator-doubt"),
+    ("exports/<str:table>", exports.OperatorExportPage, "operator-table-export"),
+    ("invoices", operator_invoices.InvoicesPage, "operator-invoices"),
+    ("invoices/seller", operator_invoices.SellerPage, "operator-seller"),
+    ("invoices/<str:invoice_id>", operator_invoices.InvoicePage, "operator-invoice"),
+    (
+        "invoices/<str:invoice_id>/lines/<int:line>",
+        operator_invoices.LinePage,
+        "operator-invoice-line",
     ),
-    path("webhooks", webhooks.WebhooksPage.as_view(), name="operator-webhooks"),
-    path("mail", mail.MailPage.as_view(), name="operator-mail"),
-    path("mail/<str:name>", mail.MessagePage.as_view(), name="operator-message"),
-    path("settings", platform_settings.SettingsPage.as_view(), name="operator-settings"),
-]
+    ("payments", operator_payments.PaymentsPage, "operator-payments"),
+    ("payments/refunds", operator_payments.RefundsPage, "operator-refunds"),
+    ("payments/<str:payment_id>", operator_payments.PaymentPage, "operator-payment"),
+    ("codes", operator_codes.CodesPage, "operator-codes"),
+    ("codes/<str:code_id>", operator_codes.CodePage, "operator-code"),
+    ("codes/batches/<str:batch_id>", operator_codes.BatchPage, "operator-code-batch"),
+)
+# What keeps the platform running.
+running = routes(
+    ("health", health.HealthPage, "operator-health"),
+    ("jobs", jobs.JobsPage, "operator-jobs"),
+    ("jobs/letters/<str:letter_id>", jobs.LetterPage, "operator-letter"),
+    ("logs", logs.LogsPage, "operator-logs"),
+    ("logs/<str:request_id>", logs.LogPage, "operator-log"),
+    ("audit", audit.AuditPage, "operator-audit"),
+    ("announcements", announcements.AnnouncementsPage, "operator-announcements"),
+    ("announcements/<str:note_id>", announcements.AnnouncementPage, "operator-announcement"),
+    ("webhooks", webhooks.WebhooksPage, "operator-webhooks"),
+    ("mail", mail.MailPage, "operator-mail"),
+    ("mail/<str:name>", mail.MessagePage, "operator-message"),
+    ("settings", platform_settings.SettingsPage, "operator-settings"),
+)
 
-operator = [*selling, *running]
+operator = [*selling, *money, *running]

@@ -19,9 +19,10 @@ from billing.models.upstreams import Upstream
 from billing.queries.live import OpenRequests, read_breakers, read_open_requests, read_queues
 from billing.services.selling import switch_model
 from billing.services.upstream_control import update_upstream
+from turnpike.control.forms import set_choices
+from turnpike.control.polling import is_polled
 from turnpike.kernel import clock
 from turnpike.kernel.errors import InvalidInput
-from turnpike.web.operators.tenant_forms import set_choices
 from turnpike.web.operators.words import BREAKERS
 
 TENANTS_SHOWN_MAX = 20
@@ -87,7 +88,7 @@ class LivePage(OperatorPage):
         except RedisError:
             context = {"is_away": True}
         context["now"] = clock.utc_now()
-        if getattr(request, "htmx", False):
+        if is_polled(request):
             return self.page("operator/live.html#live", context)
         context |= {
             "tenant_form": TenantSwitchForm(auto_id="tenant_%s"),

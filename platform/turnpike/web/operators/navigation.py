@@ -45,6 +45,8 @@ SECTIONS: tuple[tuple[Any, tuple[Entry, ...]], ...] = (
         (
             Entry(route="operator-ledger", title=_("Ledger"), icon="coins"),
             Entry(route="operator-invoices", title=_("Invoices"), icon="receipt-text"),
+            Entry(route="operator-payments", title=_("Payments"), icon="credit-card"),
+            Entry(route="operator-codes", title=_("Redemption codes"), icon="ticket"),
             Entry(route="operator-differences", title=_("Differences"), icon="filter"),
             Entry(route="operator-doubts", title=_("Usage in doubt"), icon="eye-off"),
         ),

@@ -17,10 +17,9 @@ from billing.models.catalog import DEFAULT_BOOK, CatalogModel, Price, PriceBook,
 from billing.models.tiers import Subscription
 from billing.services.selling import change_prices, create_book, list_rates
 from turnpike.contracts.rating import ANY_MODEL, STANDARD, TOKEN_COMPONENTS
-from turnpike.control.forms import AmountField
+from turnpike.control.forms import AmountField, set_choices, short_amount
 from turnpike.kernel import clock
 from turnpike.kernel.errors import InvalidInput, NotFound
-from turnpike.web.operators.tenant_forms import amount_text, set_choices
 from turnpike.web.operators.tiers import history_of
 from turnpike.web.operators.words import COMPONENTS
 
@@ -52,7 +51,7 @@ class PriceForm(ReasonForm):
             name = f"{component}{SEPARATOR}{min_input}"
             self.fields[name] = AmountField(
                 label=bracket_title(component, min_input),
-                initial=amount_text(nanos or 0),
+                initial=short_amount(nanos or 0),
                 widget=forms.TextInput(attrs={"class": "input nums", "inputmode": "decimal"}),
             )
         self.order_fields([*self.rate_names, "begins_at", "reason"])

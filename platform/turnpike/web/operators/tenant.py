@@ -33,8 +33,8 @@ from turnpike.control.scope import tenant_scope
 from turnpike.kernel import clock
 from turnpike.kernel.errors import NotFound
 from turnpike.web.keys import describe as describe_key
-from turnpike.web.operators.tenant_changes import CHANGES, find_subscription
-from turnpike.web.operators.tenant_forms import LimitsForm, initial_of
+from turnpike.web.operators.tenant_changes import CHANGES, find_subscription, initial_of
+from turnpike.web.operators.tenant_forms import LimitsForm
 from turnpike.web.operators.words import LIMITS, MODES, STATES
 
 SHOWN = 50
@@ -85,14 +85,14 @@ class TenantPage(OperatorPage):
         if tenant.status == TenantStatus.CLOSED:
             return []
         hidden = {"suspend"} if tenant.status == TenantStatus.SUSPENDED else {"restore"}
-        initial = initial_of(tenant, wallet_of(tenant), find_subscription(tenant.pk))
+        initial = initial_of(wallet_of(tenant), find_subscription(tenant.pk))
         found = []
         for name, change in CHANGES.items():
             if change.tab != tab or name in hidden:
                 continue
-            more = {"shown": _tier_limits(tenant)} if change.form is LimitsForm else {}
-            form = change.form(initial=initial, auto_id=f"{name}_%s", **more)
-            found.append({"name": name, "change": change, "form": form})
+            more = {"shown": _tier_limits(tenant)} if change is LimitsForm else {}
+            form = change(initial=initial, auto_id=f"{name}_%s", **more)
+            found.append({"name": name, "form": form})
         return found
 
     def _overview(self, tenant: Tenant) -> dict[str, Any]:

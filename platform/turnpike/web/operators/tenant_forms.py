@@ -1,62 +1,117 @@
-"""The forms with which operators change a tenant. Each says why."""
+"""The forms with which operators change what a tenant is and may; those about money lie beside."""
 
-from typing import Any
+from typing import Any, ClassVar, TypedDict
 
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
 from accounts.console.operators import ReasonForm
 from accounts.models import Tenant
-from billing.models.catalog import DEFAULT_BOOK, PriceBook
-from billing.models.ledger import Wallet
-from billing.models.tiers import Subscription, Tier
-from billing.services.tiers import DISCOUNT_BP_MAX, DRAIN_SECONDS_MAX
+from accounts.services import tenants
+from billing.models.tiers import Tier
+from billing.services import tiers
+from billing.snapshots import terms_of
 from turnpike.contracts.snapshots import (
     LIMIT_NAMES,
     ON_DISCONNECT_CANCEL,
     ON_DISCONNECT_DRAIN,
     Limits,
 )
-from turnpike.control.forms import AmountField
-from turnpike.kernel import ids
-from turnpike.kernel.money import format_amount
-from turnpike.web.operators.words import LIMITS, MODES
+from turnpike.control.caller import Caller
+from turnpike.control.forms import set_choices
+from turnpike.kernel.errors import InvalidInput
+from turnpike.web.operators.words import LIMITS
 
 LIMIT_MAX = 2_000_000_000
-ONCE_LENGTH = 36
 
 
-class OnceForm(ReasonForm):
-    """A form that does its work once, however often it is sent."""
+class Ordered(TypedDict):
+    """Whose terms change, who changes them and why, as services of terms ask for it."""
 
-    once = forms.CharField(widget=forms.HiddenInput, max_length=ONCE_LENGTH)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["once"].initial = str(ids.uuid7())
+    tenant: int
+    actor: Caller
+    reason: str
 
 
-class GrantForm(OnceForm):
-    """Credit that is given away."""
+class TenantForm(ReasonForm):
+    """A change of a tenant: where it stands and how it looks, what it asks, and what it does."""
 
-    amount_nano = AmountField(label=_("Amount"), help_text=_("In the currency of the wallet."))
-    expires_on = forms.DateField(
-        label=_("Expires after"),
-        required=False,
-        help_text=_("Empty: never. What is left is taken back at the end of that day, UTC."),
-        widget=forms.DateInput(attrs={"type": "date"}),
+    tab: ClassVar[str] = "overview"
+    title: ClassVar[Any]
+    note: ClassVar[Any]
+    icon: ClassVar[str]
+    tone: ClassVar[str] = ""
+    # What is said when it was done.
+    done: ClassVar[Any]
+
+    def apply(self, caller: Caller, tenant: Tenant) -> None:
+        """Do it, with what was entered."""
+
+    @property
+    def why(self) -> str:
+        """Why."""
+        return str(self.cleaned_data["reason"])
+
+    def ordered(self, caller: Caller, tenant: Tenant) -> Ordered:
+        """Whose terms, by whom, why."""
+        return {"tenant": tenant.pk, "actor": caller, "reason": self.why}
+
+
+class SuspendForm(TenantForm):
+    """Refusing its requests."""
+
+    title = _("Suspend")
+    note = _("Its requests are refused with 403 from the next one on")
+    icon = "ban"
+    tone = "danger"
+    done = _("The tenant is suspended. Its next request is refused.")
+
+    def apply(self, caller: Caller, tenant: Tenant) -> None:
+        """Refuse its requests."""
+        tenants.suspend_tenant(caller=caller, tenant=tenant, reason=self.why)
+
+
+class RestoreForm(TenantForm):
+    """Serving it again."""
+
+    title = _("Restore")
+    note = _("Its requests are served again from the next one on")
+    icon = "play"
+    done = _("The tenant is served again.")
+
+    def apply(self, caller: Caller, tenant: Tenant) -> None:
+        """Serve it again."""
+        tenants.resume_tenant(caller=caller, tenant=tenant, reason=self.why)
+
+
+class CloseForm(TenantForm):
+    """Ending a tenant for good takes its name."""
+
+    title = _("Close for good")
+    note = _("Its keys are unknown from the next request on; its records stay")
+    icon = "trash-2"
+    tone = "danger"
+    done = _("The tenant is closed.")
+
+    typed = forms.CharField(
+        label=_("The tenant's name"), widget=forms.TextInput(attrs={"autocomplete": "off"})
     )
 
+    def apply(self, caller: Caller, tenant: Tenant) -> None:
+        """End it for good."""
+        if self.cleaned_data["typed"].strip() != tenant.name:
+            raise InvalidInput(str(_("Type the tenant's name to close it.")), field="typed")
+        tenants.close_tenant(caller=caller, tenant=tenant, reason=self.why)
 
-class TransferForm(OnceForm):
-    """A bank transfer that arrived."""
 
-    amount_nano = AmountField(label=_("Amount"), help_text=_("In the currency of the wallet."))
-    reference = forms.CharField(label=_("Reference of the transfer"), max_length=200)
-
-
-class TierForm(ReasonForm):
+class TierForm(TenantForm):
     """Another tier."""
+
+    tab = "limits"
+    title = _("Change the tier")
+    note = _("Limits of the tier hold from the next request on")
+    icon = "gauge"
+    done = _("The tier was changed. It holds from the next request on.")
 
     tier = forms.ChoiceField(label=_("Tier"))
 
@@ -64,9 +119,19 @@ class TierForm(ReasonForm):
         super().__init__(*args, **kwargs)
         set_choices(self, "tier", list(Tier.objects.order_by("pk").values_list("code", "name")))
 
+    def apply(self, caller: Caller, tenant: Tenant) -> None:
+        """Put it on the tier."""
+        tiers.set_tier(tier=self.cleaned_data["tier"], **self.ordered(caller, tenant))
 
-class LimitsForm(ReasonForm):
+
+class LimitsForm(TenantForm):
     """Limits of the tenant's own above its tier's; empty: those of the tier."""
+
+    tab = "limits"
+    title = _("Override limits")
+    note = _("Stand above those of the tier; an empty field is the tier's")
+    icon = "pencil"
+    done = _("The limits hold from the next request on.")
 
     def __init__(self, *args: Any, shown: Limits | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -83,42 +148,23 @@ class LimitsForm(ReasonForm):
             )
         self.order_fields([*LIMIT_NAMES, "reason"])
 
-    @property
-    def limits(self) -> Limits:
-        """What was entered."""
-        return Limits(**{name: self.cleaned_data[name] for name in LIMIT_NAMES})
+    def apply(self, caller: Caller, tenant: Tenant) -> None:
+        """Give it limits of its own; those of groups of models stay."""
+        tiers.set_overrides(
+            limits=Limits(**{name: self.cleaned_data[name] for name in LIMIT_NAMES}),
+            group_limits=terms_of([tenant.pk])[tenant.pk].group_overrides,
+            **self.ordered(caller, tenant),
+        )
 
 
-class PricesForm(ReasonForm):
-    """Which list of prices holds for the tenant, and what is taken off."""
-
-    book = forms.ChoiceField(label=_("Price book"), initial=DEFAULT_BOOK)
-    discount_percent = forms.DecimalField(
-        label=_("Discount in percent"), min_value=0, max_value=100, decimal_places=2, initial=0
-    )
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        names = PriceBook.objects.filter(upstream__isnull=True).order_by("pk").distinct()
-        set_choices(self, "book", [(name, name) for name in names.values_list("name", flat=True)])
-
-    @property
-    def discount_bp(self) -> int:
-        """The discount in basis points."""
-        return min(DISCOUNT_BP_MAX, int(self.cleaned_data["discount_percent"] * 100))
-
-
-class PaymentForm(ReasonForm):
-    """How the tenant pays, and how far below zero it may go."""
-
-    mode = forms.ChoiceField(label=_("Pays"), choices=list(MODES.items()))
-    credit_limit_nano = AmountField(
-        label=_("Credit line"), help_text=_("How far the balance may go below zero.")
-    )
-
-
-class DisconnectForm(ReasonForm):
+class DisconnectForm(TenantForm):
     """What happens when a client leaves its stream."""
+
+    tab = "limits"
+    title = _("When clients leave")
+    note = _("Stop the stream at once, or read it on and charge it")
+    icon = "log-out"
+    done = _("It holds for streams that begin from now on.")
 
     on_disconnect = forms.ChoiceField(
         label=_("When a client leaves its stream"),
@@ -133,42 +179,13 @@ class DisconnectForm(ReasonForm):
         label=_("Read on for at most, seconds"),
         required=False,
         min_value=1,
-        max_value=DRAIN_SECONDS_MAX,
+        max_value=tiers.DRAIN_SECONDS_MAX,
     )
 
-
-class CloseForm(ReasonForm):
-    """Ending a tenant for good takes its name."""
-
-    typed = forms.CharField(
-        label=_("The tenant's name"), widget=forms.TextInput(attrs={"autocomplete": "off"})
-    )
-
-
-def initial_of(tenant: Tenant, wallet: Wallet, subscription: Subscription | None) -> dict[str, Any]:
-    """What the forms begin with: what holds now."""
-    bp = subscription.discount_bp if subscription is not None else 0
-    book = subscription.book if subscription is not None else None
-    return {
-        "mode": wallet.mode,
-        "credit_limit_nano": amount_text(wallet.credit_limit_nano),
-        "tier": subscription.tier.code if subscription is not None else "",
-        "book": book.name if book is not None else DEFAULT_BOOK,
-        "discount_percent": f"{bp // 100}.{bp % 100:02d}",
-        "on_disconnect": subscription.on_disconnect if subscription is not None else "",
-        "drain_seconds": subscription.drain_seconds if subscription is not None else None,
-        **(subscription.overrides if subscription is not None else {}),
-    }
-
-
-def amount_text(nanos: int) -> str:
-    """An amount as one types it."""
-    units, _point, decimals = format_amount(nanos).partition(".")
-    return f"{units}.{decimals.rstrip('0').ljust(2, '0')}"
-
-
-def set_choices(form: forms.Form, name: str, choices: list[tuple[str, Any]]) -> None:
-    """Give a field of choices what can be chosen now."""
-    field = form.fields[name]
-    assert isinstance(field, forms.ChoiceField)
-    field.choices = choices
+    def apply(self, caller: Caller, tenant: Tenant) -> None:
+        """Change it for streams that begin from now on."""
+        tiers.set_disconnect(
+            on_disconnect=self.cleaned_data["on_disconnect"],
+            drain_seconds=self.cleaned_data["drain_seconds"],
+            **self.ordered(caller, tenant),
+        )

@@ -16,9 +16,9 @@ from billing.queries.overall import read_upstream_speeds
 from billing.services import upstream_control as control
 from billing.services.costs import set_cost_book
 from billing.services.upstream_probe import probe_upstream
+from turnpike.control.forms import set_choices
 from turnpike.kernel.errors import InvalidInput
 from turnpike.web.operators.dashboard import describe, find_breakers
-from turnpike.web.operators.tenant_forms import set_choices
 from turnpike.web.operators.tiers import history_of
 from turnpike.web.operators.words import OUTCOMES
 

@@ -13,7 +13,7 @@ function poll(part) {
     if (isRunning) return;
     isRunning = true;
     try {
-      const answer = await fetch(part.dataset.poll, { headers: { "HX-Request": "true" } });
+      const answer = await fetch(part.dataset.poll, { headers: { "X-Poll": "1" } });
       if (answer.ok && !answer.redirected) {
         part.innerHTML = await answer.text();
         if (answer.headers.get("x-poll") === "stop") return;
