@@ -105,7 +105,11 @@ class Visitor:
         self.page.get_by_label("Email").fill(person["email"])
         self.page.get_by_label("Password").fill(person["password"])
         self.page.locator("main").get_by_role("button", name="Sign in").click()
-        self.page.wait_for_url(f"**{to}")
+        self.arrives(to)
+
+    def arrives(self, path: str) -> None:
+        """Wait until the window is at an address, and not at one that only names it."""
+        self.page.wait_for_url(self.platform.base_url + path)
 
 
 def visit(

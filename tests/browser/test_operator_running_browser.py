@@ -1,14 +1,30 @@
 """The operator's pages that keep the platform running, in a real browser, each in one look."""
 
+import json
+
 import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.browser.conftest import NARROW, WIDE, Visitor, visit
 from tests.support.running import Platform
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
 LOOKS = (("light", WIDE, "en"), ("dark", NARROW, "ru"))
-PAGES = ("health", "jobs", "logs", "audit", "ledger", "announcements", "mail", "settings")
+DEMO_MINUTES = "0.05"
+PAGES = (
+    "payments",
+    "payments/refunds",
+    "codes",
+    "health",
+    "jobs",
+    "logs",
+    "audit",
+    "ledger",
+    "announcements",
+    "mail",
+    "settings",
+)
 
 
 def looking(
@@ -49,3 +65,27 @@ def test_an_announcement_is_made_seen_and_ended(
     page.get_by_role("button", name="End now").click()
     expect(page.get_by_role("row", name="Maintenance on Sunday")).to_contain_text("Over")
     page.context.close()
+
+
+def test_demo_traffic_is_answered_ends_and_fills_the_charts(
+    browser: Browser, platform: Platform, operator_state: object
+) -> None:
+    said = platform.manage("demo_traffic", "--minutes", DEMO_MINUTES, "--json")
+    report = json.loads(said.strip().splitlines()[-1])
+    busiest = max(report["tenants"], key=report["tenants"].get)
+    visitor = looking(browser, platform, operator_state, LOOKS[0])
+    visitor.go(f"/operator/tenants?q={busiest.split()[0]}")
+    visitor.page.get_by_role("link", name=busiest).click()
+    bars = visitor.page.get_by_role("figure", name="Charged by day").locator("rect.s1")
+
+    def has_bars() -> bool:
+        visitor.page.reload()
+        return bars.count() > 0
+
+    wait_until(has_bars)
+    visitor.is_whole("a tenant of the demo")
+    visitor.page.context.close()
+
+    assert set(report["statuses"]) <= {"200", "400", "402", "404"}
+    assert report["statuses"]["200"] > 0
+    assert report["requests"] == sum(report["tenants"].values())

@@ -1,6 +1,10 @@
-"""An invitation and a passkey in a real browser, with an authenticator that it plays."""
+"""An invitation, a passkey and a code as second factor, in a real browser."""
 
 import dataclasses
+import hashlib
+import hmac
+import struct
+from base64 import b32decode
 from typing import Any
 
 import pytest
@@ -8,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import Visitor, visit
 from tests.support.running import Platform
+from turnpike.kernel import clock
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
 AUTHENTICATOR = {
@@ -19,6 +24,7 @@ AUTHENTICATOR = {
     "automaticPresenceSimulation": True,
 }
 PASSWORD = "a long enough password"
+STEP_SECONDS, DIGITS = 30, 6
 INVITE = """
 from accounts.models import Tenant
 from accounts.services.members import invite_member
@@ -40,8 +46,15 @@ def join(visitor: Visitor, *, email: str, role: str) -> Page:
     page.get_by_label("Your name").fill("New")
     page.get_by_label("Password").fill(PASSWORD)
     page.locator("main").get_by_role("button").click()
-    page.wait_for_url("**/console/")
+    visitor.arrives("/console/")
     return page
+
+
+def prove(page: Page) -> None:
+    """Give the password where it is asked for once more."""
+    if page.get_by_label("Password").is_visible():
+        page.get_by_label("Password").fill(PASSWORD)
+        page.locator("main").get_by_role("button").first.click()
 
 
 @pytest.fixture
@@ -60,9 +73,7 @@ def test_a_passkey_is_added_and_signs_in_without_a_password(somebody: Visitor) -
     devtools.send("WebAuthn.addVirtualAuthenticator", {"options": AUTHENTICATOR})
 
     somebody.go("/accounts/2fa/webauthn/add/")
-    if page.get_by_label("Password").is_visible():
-        page.get_by_label("Password").fill(PASSWORD)
-        page.locator("main").get_by_role("button").first.click()
+    prove(page)
     page.get_by_label("Name").fill("Laptop")
     page.locator("#id_passwordless").check()
     page.locator("#mfa_webauthn_add").click()
@@ -73,6 +84,70 @@ def test_a_passkey_is_added_and_signs_in_without_a_password(somebody: Visitor) -
     somebody.go("/accounts/login/?next=/console/")
     page.locator("#passkey_login").click()
 
-    # The address of the sign-in page ends with the next one's.
-    page.wait_for_url(f"{somebody.platform.base_url}/console/")
+    somebody.arrives("/console/")
     somebody.is_whole("after a passkey")
+
+
+def code_of(secret: str) -> str:
+    """What an authenticator app shows now (RFC 6238)."""
+    step = clock.now_ms() // 1_000 // STEP_SECONDS
+    digest = hmac.new(b32decode(secret), struct.pack(">Q", step), hashlib.sha1).digest()
+    (number,) = struct.unpack_from(">I", digest, digest[-1] & 15)
+    return str((number & 0x7FFFFFFF) % 10**DIGITS).zfill(DIGITS)
+
+
+def give(page: Page, code: str) -> None:
+    """Type a code and send it; what is answered is a page, whatever it says."""
+    form = page.locator("main form").first
+    form.get_by_role("textbox").last.fill(code)
+    with page.expect_navigation():
+        form.get_by_role("button").first.click()
+
+
+def give_current(page: Page, secret: str) -> None:
+    """Type what the app shows; once more where it changed on the way, as people do."""
+    before = page.url
+    give(page, code_of(secret))
+    if page.url == before:
+        give(page, code_of(secret))
+
+
+def sign_out_and_in(visitor: Visitor, *, email: str) -> None:
+    """Until the page that asks for a code."""
+    page = visitor.page
+    visitor.go("/console/")
+    page.get_by_label("Account").click()
+    page.get_by_role("button", name="Sign out").click()
+    page.wait_for_url("**/accounts/login/**")
+    visitor.go("/accounts/login/?next=/console/")
+    page.get_by_label("Email").fill(email)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.locator("main").get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/2fa/authenticate/**")
+
+
+def test_a_code_is_asked_for_and_each_recovery_code_works_once(somebody: Visitor) -> None:
+    email, page = "factor@example.com", somebody.page
+    join(somebody, email=email, role="viewer")
+    somebody.go("/accounts/2fa/totp/activate/")
+    prove(page)
+    secret = page.locator("#authenticator_secret").input_value()
+    give_current(page, secret)
+    page.wait_for_url("**/2fa/recovery-codes/**")
+    somebody.is_whole("the recovery codes")
+    somebody.is_accessible("the recovery codes")
+    recovery = page.locator("#recovery_codes").input_value().split()
+
+    sign_out_and_in(somebody, email=email)
+    somebody.is_accessible("the page that asks for a code")
+    give(page, "000000")
+    expect(page.get_by_text("Incorrect code")).to_be_visible()
+    give_current(page, secret)
+    somebody.arrives("/console/")
+
+    sign_out_and_in(somebody, email=email)
+    give(page, recovery[0])
+    somebody.arrives("/console/")
+    sign_out_and_in(somebody, email=email)
+    give(page, recovery[0])
+    expect(page.get_by_text("Incorrect code")).to_be_visible()
