@@ -17,6 +17,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from accounts.models import Tenant, User, WebhookEndpoint
 from accounts.services.webhooks import create_webhook, send_test
 from billing.models.catalog import DEFAULT_BOOK, PriceBook
+from billing.models.invoices import Invoice
 from tests.pages import samples
 from turnpike.control.caller import SYSTEM
 from turnpike.control.mail_backend import list_messages
@@ -48,7 +49,8 @@ KINDS = ("str", "slug", "int", "uuid", "path")
 # Forms that open on their pages.
 OPEN = (
     *("/console/keys?new=1", "/operator/tenants?new=1", "/operator/upstreams?new=1"),
-    *("/operator/announcements?new=1", "/operator/users?q=demo"),
+    *("/operator/announcements?new=1", "/operator/users?q=demo", "/operator/ledger?new=1"),
+    *("/operator/codes?new=1", "/operator/codes?state=open"),
 )
 
 
@@ -118,11 +120,18 @@ def _values(name: str, tenant: Tenant, request_id: str) -> Sequence[object]:
         "tab": lambda: list(TABS),
         "line": lambda: [1],
         "code": lambda: ["pro"],
+        "invoice_id": lambda: _documents(tenant),
         "model": lambda: [MODEL],
         "book": lambda: [PriceBook.objects.get(name=DEFAULT_BOOK).pk],
         "name": lambda: [m.name for m in list_messages(Path(settings.EMAIL_FILE_PATH), limit=1)],
     }
     return known[name]() if name in known else _newest(name, tenant)
+
+
+def _documents(tenant: Tenant) -> Sequence[object]:
+    """The newest document of each kind."""
+    rows = Invoice.objects.filter(tenant=tenant).order_by("kind", "-pk").distinct("kind")
+    return [row.public_id for row in rows]
 
 
 def _newest(name: str, tenant: Tenant) -> Sequence[object]:
