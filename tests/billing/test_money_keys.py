@@ -16,7 +16,7 @@ from accounts.models import AuditEvent, Role, Tenant
 from billing.models.payments import CreditPlan
 from billing.models.upstreams import Upstream
 from billing.services.payments.orders import record_transfer
-from billing.services.redemption import create_code
+from billing.services.redemption import CodeTerms, create_code
 from tests.accounts.factories import client_of, make_tenant, make_user, signed_in
 from tests.billing.invoice_world import (
     CLOSED,
@@ -66,7 +66,8 @@ def top_up() -> Call:
 
 
 def redemption() -> Call:
-    code = create_code(amount=TEN, uses_max=9, key="code", reason="x", caller=OPERATOR)
+    terms = CodeTerms(amount=TEN, uses_max=9)
+    code = create_code(terms=terms, key="code", reason="x", caller=OPERATOR)
     return Call(client_of(make_tenant(), Role.BILLING), "redemptions", {"code": code.words})
 
 
