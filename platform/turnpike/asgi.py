@@ -12,6 +12,7 @@ _django = get_asgi_application()
 from proxy.app import app as _proxy  # noqa: E402
 from turnpike.checks import refuse_unsafe  # noqa: E402
 from turnpike.contracts.paths import PROXY, plane_of  # noqa: E402
+from turnpike.control.bounded_body import BoundedBody  # noqa: E402
 
 refuse_unsafe()
 
@@ -129,5 +130,5 @@ def _raw_path(scope: Scope) -> str:
     return raw.split(b"?", 1)[0].decode("latin-1")
 
 
-control = ControlApp(_django)
+control = ControlApp(BoundedBody(_django))
 app = JoinedApp(proxy=_proxy, control=control)
