@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from tests.support.servers import ROOT
@@ -25,6 +26,11 @@ def python_files() -> Iterator[Path]:
 
 def lua_files() -> list[Path]:
     return [path for folder in SOURCES for path in (ROOT / folder).rglob("*.lua")]
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def shown(path: Path) -> str:
@@ -55,7 +61,7 @@ def test_functions_stay_small() -> None:
     long = {
         f"{shown(path)}:{node.name}": lines
         for path in python_files()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         if (lines := (node.end_lineno or 0) - node.lineno + 1) > FUNCTION_LINES_MAX
     }
@@ -67,7 +73,7 @@ def test_modules_say_what_they_are_for() -> None:
     silent = [
         shown(path)
         for path in python_files()
-        if path.read_text().strip() and ast.get_docstring(ast.parse(path.read_text())) is None
+        if path.read_text().strip() and ast.get_docstring(tree_of(path)) is None
     ]
 
     assert silent == []
@@ -114,7 +120,7 @@ CLOCK_CALLS = {("time", "time"), ("time", "time_ns"), ("time", "monotonic"), ("d
 
 
 def clock_calls(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)):
             continue
         if (node.value.id, node.attr) in CLOCK_CALLS:
