@@ -1,14 +1,17 @@
 """`client.organization.*` of the official SDK with a management key, on the running platform."""
 
 import uuid
+from datetime import timedelta
 
 import anthropic
+import httpx
 import pytest
 from anthropic.types.organization.already_member_error import AlreadyMemberError
 from anthropic.types.organization.invite_already_exists_error import InviteAlreadyExistsError
 
 from tests.sdk.conftest import ClientFor
 from tests.support.running import Platform
+from turnpike.kernel import clock
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +92,18 @@ def test_a_strangers_key_sees_nothing_of_it(
 
     assert refused.value.request_id is not None
     assert refused.value.request_id.startswith("req_01")
+
+
+def test_reports_and_files_come_over_the_wire(base_url: str, issued: dict[str, str]) -> None:
+    headers = {"x-api-key": issued["management_key"]}
+    query = {"starting_at": clock.rfc3339(clock.utc_now() - timedelta(days=1))}
+    with httpx.Client(base_url=base_url, headers=headers, params=query, timeout=30) as wire:
+        costs = wire.get("/v1/organizations/cost_report").json()
+        assert [bucket["results"] for bucket in costs["data"]] == [[], []]
+        for form, start in (("csv", b"posting_id,line,"), ("parquet", b"PAR1")):
+            answer = wire.get("/api/v1/exports/ledger", params={"format": form})
+            assert answer.headers["transfer-encoding"] == "chunked"
+            assert answer.content.startswith(start)
 
 
 def test_an_api_key_has_no_say_in_it(client: anthropic.Anthropic) -> None:
