@@ -21,8 +21,8 @@ from turnpike.control.exports import ENCODERS, Chunk, stream_table
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import clock
 
-FULL, SMALL = 150_000, 2_000
-SMALL_CHUNK = 50
+FULL, SMALL = 150_000, 800
+SMALL_CHUNK = 20
 GROWTH_MAX = 1.5
 SLACK_BYTES = 2**20
 
