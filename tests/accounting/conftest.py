@@ -4,11 +4,12 @@ import os
 
 import pytest
 
+from tests.backups.conftest import elsewhere
 from tests.support.flush import allow_flush
 
 allow_flush()
 
-FULL_SECONDS_MAX = 600
+__all__ = ["elsewhere"]
 
 
 @pytest.fixture(scope="session")

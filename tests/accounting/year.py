@@ -66,6 +66,8 @@ class Year:
     currency_of: Mapping[int, str]
     posted: int = 0
     corrected: list[Corrected] = field(default_factory=list)
+    # Everything that was sent, for somebody who sends it again.
+    sent: list[UsageEvent] = field(default_factory=list)
 
 
 def make_year(size: Size, *, seed: int) -> Year:
@@ -80,14 +82,16 @@ def make_year(size: Size, *, seed: int) -> Year:
         events = [*late, *_events(year, begins, ends, chance)]
         late = [event for event in events if chance.random() < 0.02]
         held_back = {event.rid for event in late}
-        year.posted += _post([event for event in events if event.rid not in held_back], chance)
+        year.posted += _post(
+            year, [event for event in events if event.rid not in held_back], chance
+        )
         at = ends + timedelta(minutes=20)
         close_months(at)
         finalize_all(at)
         _settle(at, chance)
         if number == size.months // 2:
             year.corrected.extend(_correct_prices(year, at))
-    year.posted += _post(late, chance)
+    year.posted += _post(year, late, chance)
     end = month_at(size.months + 1) + timedelta(minutes=20)
     close_months(end)
     finalize_all(end)
@@ -181,7 +185,15 @@ def _usage(chance: random.Random) -> Mapping[str, Any]:
     }
 
 
-def _post(events: list[UsageEvent], chance: random.Random) -> int:
+def send_again(year: Year) -> int:
+    """Everything that was ever sent, once more; how many rows that made."""
+    return sum(
+        post_events(year.sent[start : start + POSTED_AT_ONCE])
+        for start in range(0, len(year.sent), POSTED_AT_ONCE)
+    )
+
+
+def _post(year: Year, events: list[UsageEvent], chance: random.Random) -> int:
     """In any order, some twice, and some again with better knowledge."""
     better = [
         replace(
@@ -195,6 +207,7 @@ def _post(events: list[UsageEvent], chance: random.Random) -> int:
     chance.shuffle(events)
     twice = chance.sample(events, len(events) // 20)
     everything = [*events, *twice, *better]
+    year.sent += everything
     return sum(
         post_events(everything[start : start + POSTED_AT_ONCE])
         for start in range(0, len(everything), POSTED_AT_ONCE)

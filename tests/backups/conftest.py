@@ -8,9 +8,12 @@ import pytest
 from django.db import connection
 from psycopg import sql
 
+from tests.billing.conftest import simulator_url
 from tests.support.flush import allow_flush
 
 allow_flush()
+
+__all__ = ["simulator_url"]
 
 
 @pytest.fixture

@@ -3,21 +3,28 @@
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import redis
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from accounts.models import Tenant
+from billing.models.differences import ReconciliationItem
 from billing.models.ledger import Wallet
+from billing.models.upstreams import Upstream
 from billing.services.publication import publish_everything
 from billing.services.reconciliation import reconcile
+from billing.services.upstream_reports import compare_reports
+from billing.services.upstreams import set_credential
 from billing.services.wallet import grant_credit
 from tests.billing.usage_world import (
+    MODEL,
     USAGE_NANO,
     Shop,
     append,
@@ -28,9 +35,10 @@ from tests.billing.usage_world import (
     settle,
     sums_agree,
 )
+from turnpike.contracts.usage import Attempt, UsageEvent
 from turnpike.control import policy
 from turnpike.control.scope import platform_scope
-from turnpike.kernel import keyspace
+from turnpike.kernel import clock, keyspace
 from turnpike.management.backups import DUMP, MANIFEST
 
 CREDIT = 50_000_000_000
@@ -94,6 +102,67 @@ def test_a_restored_platform_passes_the_proof_and_charges_nothing_twice(
     assert seen.version is not None
     assert opened.version > seen.version
     assert not opened.is_open  # the fence
+
+
+def test_the_gap_is_listed_by_the_upstreams_report_and_nothing_is_charged_twice(
+    shop: Shop,
+    redis_client: redis.Redis,
+    elsewhere: Elsewhere,
+    simulator_url: str,
+    tmp_path: Path,
+) -> None:
+    httpx.post(f"{simulator_url}/_reset").raise_for_status()
+    with platform_scope("tests"):
+        there = Upstream.objects.create(name="there", kind="anthropic", base_url=simulator_url)
+        set_credential(upstream=there, secret="sk-ant-admin-of-the-tests", name="admin")
+    kept, lost = answered(shop, there, simulator_url), answered(shop, there, simulator_url)
+    append(redis_client, kept)
+    ingest(redis_client)
+    run("backup", str(tmp_path / "one"))
+    append(redis_client, lost)
+    ingest(redis_client)
+    unread = answered(shop, there, simulator_url)  # died with its gateway
+
+    with elsewhere():
+        restored = run("restore", str(tmp_path / "one"))
+        gap = {row["kind"]: int(row["reported"]) - int(row["ours"]) for row in restored["gap"]}
+        with platform_scope("tests"):
+            waiting = ReconciliationItem.objects.filter(kind="upstreams", state="open").count()
+        for event in (lost, kept, lost):  # the journal of the gateway that lived
+            append(redis_client, event)
+        ingest(redis_client)
+        left = run_compare()
+        charged = sum(row[6] for row in final_state()["events"])
+
+    of = {"output": "output_tokens", "uncached_input": "input_tokens"}
+    assert restored["is_good"]
+    assert gap == {kind: lost.usage[name] + unread.usage[name] for kind, name in of.items()}
+    assert waiting == 2
+    assert left == {kind: unread.usage[name] for kind, name in of.items()}
+    assert charged == sum(
+        event.usage["input_tokens"] * 3_000 + event.usage["output_tokens"] * 15_000
+        for event in (kept, lost)
+    )
+
+
+def answered(shop: Shop, upstream: Upstream, url: str) -> UsageEvent:
+    """The event of a request that the simulator answered and billed."""
+    body = {"model": MODEL, "max_tokens": 30, "messages": [{"role": "user", "content": "Hello"}]}
+    headers = {"x-api-key": "k", "anthropic-version": "2023-06-01"}
+    usage = httpx.post(f"{url}/v1/messages", json=body, headers=headers).json()["usage"]
+    attempt = Attempt(n=1, upstream=upstream.pk, outcome="answered", usage=usage)
+    return make_event(shop, usage=usage, attempts=(attempt,))
+
+
+def run_compare() -> dict[str, int]:
+    """What the upstreams' reports of yesterday and today count beyond us, by kind of token."""
+    today = clock.utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
+    day = timedelta(days=1)
+    found = [
+        dict(row.evidence)
+        for row in compare_reports(since=today - day, until=today + day).differences
+    ]
+    return {row["kind"]: int(row["reported"]) - int(row["ours"]) for row in found}
 
 
 def test_redis_forgets_the_platform_that_was(

@@ -7,7 +7,7 @@ for one of the restored platform, and all of them report behind the fence what t
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,12 @@ from billing.ingest.consumer import Consumer, consumer_name
 from billing.locks import lock_state
 from billing.models.state import STATE_ID, PlatformState
 from billing.models.usage import DeadLetter
+from billing.services.differences import keep_differences
+from billing.services.findings import finding_of
 from billing.services.publication import publish_everything
 from billing.services.reconciliation import reconcile_and_keep
 from billing.services.upkeep import sweep_unposted
+from billing.services.upstream_reports import compare_reports
 from turnpike.control.redis import redis_client, servers, text_of
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import clock, keyspace
@@ -36,13 +39,20 @@ from turnpike.management.backups import DUMP, Manifest, count_rows, read_manifes
 VERSIONS_AHEAD = 1_000_000
 EPOCHS_AHEAD = 1_000
 LOCK_SECONDS_MAX = 10
+REPORTS = "upstreams"
+DAY = timedelta(days=1)
+# As far back as one question to an upstream reaches.
+GAP_MAX = timedelta(days=30)
 DRAIN_SECONDS_MAX = 600.0
 UNLINKED_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """What a restore did. Requests of the gap are in no backup; gateways report what they have."""
+    """What a restore did. Requests of the gap are in no backup; gateways report what they have.
+
+    `gap` is what the upstreams' usage reports of its days count and the restored books do not.
+    """
 
     backup: dict[str, Any]
     gap_from: str
@@ -52,6 +62,7 @@ class Restored:
     redis_keys_removed: int
     epoch: int
     is_good: bool
+    gap: list[dict[str, str]] = field(default_factory=list)
     checks: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -94,17 +105,30 @@ def _begin_anew(manifest: Manifest, *, at: datetime) -> Restored:
     removed = sum(1 for _ in _empty_redis())
     published = publish_everything()
     run = reconcile_and_keep(actor="restore")
+    gap_from = manifest.events_until or manifest.made_at
     return Restored(
         backup=asdict(manifest),
-        gap_from=manifest.events_until or manifest.made_at,
+        gap_from=gap_from,
         gap_until=at.isoformat(),
         posted_from_redis=posted,
         dead_letters=letters,
         redis_keys_removed=removed,
         epoch=0 if published is None else published.epoch,
-        is_good=not run.differences,
+        # What upstreams count beyond the books is the gap: it is no mistake of the restored books.
+        is_good=not any(row["differences"] for row in run.findings if row["check"] != REPORTS),
+        gap=_gap_of(datetime.fromisoformat(gap_from), at),
         checks=list(run.findings),
     )
+
+
+def _gap_of(since: datetime, until: datetime) -> list[dict[str, str]]:
+    """What upstreams' reports of the gap's days say otherwise; each waits as a difference, too."""
+    first = max(since, until - GAP_MAX).replace(hour=0, minute=0, second=0, microsecond=0)
+    last = until.replace(hour=0, minute=0, second=0, microsecond=0) + DAY
+    compared = compare_reports(since=first, until=last)
+    found = finding_of(REPORTS, compared.differences, covered=compared.covered)
+    keep_differences([found], at=until)
+    return [dict(row.evidence) for row in compared.differences]
 
 
 def _post_what_redis_holds() -> int:

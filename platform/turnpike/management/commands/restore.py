@@ -47,6 +47,9 @@ class Command(BaseCommand):
                 f"more were posted from Redis, {restored.dead_letters:,} could not be.\n"
                 f"Unknown until gateways report it: {restored.gap_from} to {restored.gap_until}."
             )
+            for row in restored.gap:
+                words = ", ".join(f"{name} {value}" for name, value in row.items())
+                self.stdout.write(f"In an upstream's report, and not here: {words}")
             for found in restored.checks:
                 if found["differences"]:
                     self.stdout.write(f"{found['check']}: {found['differences']} differences")
