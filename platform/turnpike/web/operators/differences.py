@@ -17,13 +17,14 @@ from billing.models.differences import ReconciliationItem
 from billing.models.invoices import Invoice
 from billing.models.ledger import LedgerAccount
 from billing.models.upstreams import Upstream
-from billing.queries.doubts import Doubt, list_candidates
+from billing.queries.doubts import list_candidates
 from billing.services.differences import close_difference
 from turnpike.control import formats
 from turnpike.control.pages import parse_bigint
 from turnpike.kernel import ids
 from turnpike.kernel.errors import NotFound
 from turnpike.web.operators.ledger import CHECKS
+from turnpike.web.operators.words import OUTCOMES
 
 SHOWN = 50
 STATES = [
@@ -48,7 +49,7 @@ COLUMNS: dict[str, Any] = {
     "stored": gettext_lazy("Stored"),
     "rebuilt": gettext_lazy("Rebuilt"),
 }
-NANO = "_nano"
+COUNTED = ("_nano", "ours", "reported")
 
 
 class CloseForm(ReasonForm):
@@ -137,7 +138,7 @@ def _figure(name: str, value: str) -> dict[str, Any]:
     shown, address = value, ""
     with contextlib.suppress(ValueError):
         shown, address = _link(name, value) or (value, "")
-    if name.endswith(NANO) and value.lstrip("-").isdecimal():
+    if name.endswith(COUNTED) and value.lstrip("-").isdecimal():
         shown = formats.number(int(value))
     return {"title": COLUMNS.get(name, name), "value": shown, "address": address}
 
@@ -163,13 +164,14 @@ def _link(name: str, value: str) -> tuple[str, str] | None:
     return None
 
 
-def _candidates(evidence: dict[str, str]) -> list[Doubt]:
+def _candidates(evidence: dict[str, str]) -> list[dict[str, Any]]:
     """Attempts in doubt of the day and model that an upstream's report differs in."""
     upstream = Upstream.objects.filter(name=evidence.get("upstream", "")).first()
     if upstream is None or "day" not in evidence:
         return []
-    return list_candidates(
+    found = list_candidates(
         upstream=upstream.pk,
         day=date.fromisoformat(evidence["day"]),
         model=evidence["model"],
     )
+    return [{"row": item, "outcome": OUTCOMES.get(item.outcome, item.outcome)} for item in found]
