@@ -191,11 +191,7 @@ class Admitter:
         )
         spec = build_spec(
             rid=ask.rid,
-            key=view.key,
-            who=view.who,
-            terms=view.terms,
-            tier=view.tier,
-            model=route.model,
+            plan=route.plan,
             input_estimate=demand.input_estimate,
             max_tokens=body.max_tokens,
             hold_micro=hold,

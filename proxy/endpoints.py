@@ -92,8 +92,7 @@ class Endpoints:
             # Refused by the server when the answer has begun; it then closes the connection.
             await send_error(send, _internal(), ask.request_id)
         name = path if path in NAMED_PATHS else "other"
-        METRICS.requests.labels(name, str(status)).inc()
-        METRICS.request_seconds.labels(name).observe(clock.monotonic_seconds() - ask.begun_at)
+        METRICS.note_request(name, status, clock.monotonic_seconds() - ask.begun_at)
 
     def _dispatch(
         self, path: str, method: str, ask: Ask, scope: Scope, receive: Receive, send: Send

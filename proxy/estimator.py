@@ -11,7 +11,7 @@ What is learned lies in Redis and outlives the worker; workers add their steps t
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -52,6 +52,13 @@ class Learned(msgspec.Struct):
     count: int = 0
 
 
+class _Fit(NamedTuple):
+    """What is learned of a model, as requests ask for it."""
+
+    ratios: Mapping[str, float]
+    held_factor: float  # so many times the likely input is held
+
+
 class Estimator:
     """One worker's ratios."""
 
@@ -63,24 +70,26 @@ class Estimator:
         self._learned: dict[str, dict[str, Learned]] = {}
         self._synced: dict[str, dict[str, Learned]] = {}
         self._changed: set[str] = set()
+        # What each request asks, made of what is learned and kept until that changes.
+        self._fits: dict[str, _Fit] = {}
         self._next_of_model: dict[str, float] = {}
         self._next_of_tenant: dict[tuple[int, str], float] = {}
 
     def input_tokens(self, model: str, size: Measure) -> int:
         """The likely input tokens of a body for a model, rounded up."""
-        ratios = self._learned.get(model)
-        return size.plain_tokens if ratios is None else size.tokens(_ratios_of(ratios))
+        fit = self._fit_of(model)
+        return size.plain_tokens if fit is None else size.tokens(fit.ratios)
 
     def fitted(self, demand: Demand, model: str) -> Demand:
-        """The demand with what is known of the model; the very same where nothing is."""
-        ratios = self._learned.get(model)
-        if ratios is None:
+        """A demand as it was read with what is known of the model; the same where nothing is."""
+        fit = self._fits.get(model) or self._fit_of(model)
+        if fit is None:
             return demand
-        likely = demand.measure.tokens(_ratios_of(ratios))
-        worst = max((ratios[name].deviation for name in SCRIPTS if name in ratios), default=0.0)
-        margin = min(HELD_MARGIN_MAX, HELD_DEVIATIONS * worst)
-        held = max(demand.measure.plain_tokens, math.ceil(likely * (1 + margin)))
-        return msgspec.structs.replace(demand, input_estimate=likely, held_input=held)
+        likely = demand.measure.tokens(fit.ratios)
+        held, shipped = math.ceil(likely * fit.held_factor), demand.input_estimate
+        return msgspec.structs.replace(
+            demand, input_estimate=likely, held_input=held if held > shipped else shipped
+        )
 
     def output_ratio(self, model: str) -> float:
         """Tokens for each character of an answer, for those that are cut off."""
@@ -116,6 +125,19 @@ class Estimator:
         self._learn_input(model, size, prompt)
         self._learn_output(model, usage, counts[rating.OUTPUT], output_chars)
 
+    def _fit_of(self, model: str) -> "_Fit | None":
+        learned = self._learned.get(model)
+        if learned is None:
+            return None
+        fit = self._fits.get(model)
+        if fit is None:
+            worst = max(
+                (learned[name].deviation for name in SCRIPTS if name in learned), default=0.0
+            )
+            margin = min(HELD_MARGIN_MAX, HELD_DEVIATIONS * worst)
+            fit = self._fits[model] = _Fit(_ratios_of(learned), 1 + margin)
+        return fit
+
     async def sync(self) -> None:
         """Add this worker's steps to what Redis has, and take over what others learned."""
         reply = await self._pipe.execute("HGETALL", keyspace.RATIOS)
@@ -133,6 +155,7 @@ class Estimator:
         names = list(known)[:MODELS_MAX]
         self._synced = {name: _copy(known[name]) for name in names}
         self._learned |= {name: _copy(known[name]) for name in names}
+        self._fits.clear()
         for model in names:
             for script, item in known[model].items():
                 METRICS.token_ratio.labels(model, script).set(item.ratio)
@@ -181,6 +204,7 @@ class Estimator:
         found.deviation += RATE * (min(abs(error), HELD_MARGIN_MAX) - found.deviation)
         found.count += 1
         self._changed.add(model)
+        self._fits.pop(model, None)
 
 
 def _ratios_of(learned: Mapping[str, Learned]) -> dict[str, float]:

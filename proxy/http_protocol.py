@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -37,27 +38,18 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Cycle:
     """One request and its answer, as ASGI sees them."""
 
-    __slots__ = (
-        "_default_lines",
-        "_flow",
-        "_head",
-        "_is_body_told",
-        "_is_chunked",
-        "_is_whole",
-        "_left_bytes",
-        "_on_response",
-        "_pieces",
-        "_transport",
-        "_unread_bytes",
-        "_waiter",
-        "disconnected",
-        "expects_continue",
-        "keep_alive",
-        "response_complete",
-        "response_started",
-        "scope",
-        "task",
-    )
+    # Class attributes, so that a request sets only what differs.
+    task: asyncio.Task[None] | None = None
+    disconnected = False
+    response_started = False
+    response_complete = False
+    _unread_bytes = 0
+    _is_whole = False
+    _is_body_told = False
+    _waiter: asyncio.Future[None] | None = None
+    _head = b""
+    _is_chunked = False
+    _left_bytes = 0
 
     def __init__(
         self,
@@ -73,22 +65,11 @@ class Cycle:
         self.scope = scope
         self.keep_alive = keep_alive
         self.expects_continue = expects_continue
-        self.task: asyncio.Task[None] | None = None
-        self.disconnected = False
-        self.response_started = False
-        self.response_complete = False
         self._transport = transport
         self._flow = flow
         self._default_lines = default_lines
         self._on_response = on_response
         self._pieces: list[bytes] = []
-        self._unread_bytes = 0
-        self._is_whole = False
-        self._is_body_told = False
-        self._waiter: asyncio.Future[None] | None = None
-        self._head = b""
-        self._is_chunked = False
-        self._left_bytes = 0
 
     # The protocol's side.
 
@@ -205,10 +186,7 @@ class Cycle:
             return
         if self.response_started:
             raise RuntimeError("The answer has begun already.")
-        lines = [STATUS_LINE[status], self._default_lines]
-        lines += [b"%b: %b\r\n" % field for field in headers]
-        lines.append(b"content-length: %d\r\n" % len(body))
-        head = self._checked(lines)
+        head = self._lines(status, headers, b"content-length: %d" % len(body))
         self.response_started = True
         self.expects_continue = False
         self._transport.write(head if self.scope["method"] == "HEAD" else head + body)
@@ -222,29 +200,30 @@ class Cycle:
                 self._note_framing(name, names[name])
         if b"connection" in names:  # that is ours to speak of
             headers = [field for field in headers if field[0].lower() != b"connection"]
-        lines = [
-            STATUS_LINE[status],
-            self._default_lines,
-            *[b"%b: %b\r\n" % field for field in headers],
-        ]
+        framing = b""
         if self._left_bytes < 0:
             has_body = self.scope["method"] != "HEAD" and status not in _BODILESS
             if has_body and not self._is_chunked:
                 self._is_chunked = True
-                lines.append(b"transfer-encoding: chunked\r\n")
+                framing = b"transfer-encoding: chunked"
             self._left_bytes = 0
-        return self._checked(lines)
+        return self._lines(status, headers, framing)
 
-    def _checked(self, lines: list[bytes]) -> bytes:
-        """The lines as a head. Raises RuntimeError where one could pass for more than itself."""
+    def _lines(self, status: int, headers: Fields, framing: bytes) -> bytes:
+        """A head. Raises RuntimeError where a header could pass for more than itself."""
+        lines = [*map(b": ".join, headers)]  # without a bytecode for each header
+        if framing:
+            lines.append(framing)
         if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        head = b"".join(lines)
+            lines.append(b"connection: close")
+        lines += (b"", b"")
+        defaults = self._default_lines
+        head = STATUS_LINE[status] + defaults + b"\r\n".join(lines)
         # Each line has one CR and one LF of ours; no other control character may be in it.
-        breaks = 2 * (len(lines) - 1 + self._default_lines.count(b"\n"))
+        breaks = 2 * (len(lines) + defaults.count(b"\n"))
         if len(head) - len(head.translate(None, _CONTROLS)) != breaks:
             raise RuntimeError("A header holds a control character.")
-        return head + b"\r\n"
+        return head
 
     def _note_framing(self, name: bytes, value: bytes) -> None:
         if name == b"content-length":
@@ -361,10 +340,7 @@ class HttpProtocol(HttpToolsProtocol):
         version = parser.get_http_version()
         scope["http_version"] = version
         scope["method"] = parser.get_method().decode("ascii")
-        raw_path, scope["query_string"] = _split_url(self.url)
-        path = raw_path.decode("ascii")
-        scope["raw_path"] = raw_path
-        scope["path"] = unquote(path) if "%" in path else path
+        scope["path"], scope["raw_path"], scope["query_string"] = _split_url(self.url)
         cycle = self.cycle = Cycle(
             scope,
             self.transport,
@@ -429,10 +405,16 @@ class HttpProtocol(HttpToolsProtocol):
         return self._default_lines
 
 
-def _split_url(url: bytes) -> tuple[bytes, bytes]:
-    """Path and query. The usual form is split at once; others are what the parser makes of them."""
+@lru_cache(maxsize=1_024)  # most requests of a worker go to a few addresses
+def _split_url(url: bytes) -> tuple[str, bytes, bytes]:
+    """Path as text and as it came, and query. The usual form is split at once.
+
+    Others are what the parser makes of them.
+    """
     if url.startswith(b"/") and b"#" not in url:
-        path, _, query = url.partition(b"?")
-        return path, query
-    parsed = httptools.parse_url(url)
-    return parsed.path or b"/", parsed.query or b""
+        raw_path, _, query = url.partition(b"?")
+    else:
+        parsed = httptools.parse_url(url)
+        raw_path, query = parsed.path or b"/", parsed.query or b""
+    path = raw_path.decode("ascii")
+    return unquote(path) if "%" in path else path, raw_path, query

@@ -35,17 +35,22 @@ TOKEN_FIELDS = (
 )
 
 Values = dict[tuple[str, ...], list[float]]
+TokenRows = list[tuple[str, list[float]]]
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 
 
 class Series:
     """One row of a metric, for fixed label values. Keep it where it is used often."""
 
-    __slots__ = ("_bounds", "numbers")
+    __slots__ = ("_bounds", "_observed", "numbers", "observe")
 
     def __init__(self, numbers: list[float], bounds: Sequence[float]) -> None:
         self.numbers = numbers
         self._bounds = bounds
+        self._observed: list[float] = []
+        # Put a value into its bucket. A call into C: it is done some times for each request, and
+        # whoever reads the numbers, each second, sorts what came since.
+        self.observe: Callable[[float], None] = self._observed.append
 
     def inc(self, amount: float = 1) -> None:
         """Count something."""
@@ -59,11 +64,13 @@ class Series:
         """Set a gauge."""
         self.numbers[0] = value
 
-    def observe(self, value: float) -> None:
-        """Put a value into its bucket: the sum stands first, then the buckets, +Inf last."""
-        numbers = self.numbers
-        numbers[0] += value
-        numbers[1 + bisect_left(self._bounds, value)] += 1
+    def fold(self) -> None:
+        """Bring what was observed into the numbers: the sum first, then the buckets, +Inf last."""
+        observed, numbers = self._observed, self.numbers
+        numbers[0] += sum(observed)
+        for value in observed:
+            numbers[1 + bisect_left(self._bounds, value)] += 1
+        observed.clear()
 
 
 class Metric:
@@ -82,7 +89,7 @@ class Metric:
         self.help_text = help_text
         self.label_names = tuple(labels)
         self.bounds = tuple(bounds)
-        self.values: Values = {}
+        self._values: Values = {}
         self._series: dict[tuple[str, ...], Series] = {}
         if not labels:
             # The metric is its only series: the series' own methods save two calls each time.
@@ -100,9 +107,17 @@ class Metric:
             values = (OTHER,) * len(values)
             if values in self._series:
                 return self._series[values]
-        numbers = self.values.setdefault(values, [0.0] * self.width)
+        numbers = self._values.setdefault(values, [0.0] * self.width)
         series = self._series[values] = Series(numbers, self.bounds)
         return series
+
+    @property
+    def values(self) -> Values:
+        """The numbers by label values, up to the moment."""
+        if self.kind == HISTOGRAM:
+            for series in self._series.values():
+                series.fold()
+        return self._values
 
     @property
     def width(self) -> int:
@@ -113,6 +128,18 @@ class Metric:
     def value(self) -> float:
         """The number of a metric without labels (the sum, for a histogram)."""
         return self.values[()][0]
+
+
+class _Ended(dict[int, list[float]]):
+    """The numbers of ended requests by their rank."""
+
+    def __init__(self, events: Metric) -> None:
+        super().__init__()
+        self._events = events
+
+    def __missing__(self, rank: int) -> list[float]:
+        numbers = self[rank] = self._events.labels(STATUS_OF_RANK[rank]).numbers
+        return numbers
 
 
 class Metrics:
@@ -182,6 +209,10 @@ class Metrics:
         )
         self.round_errors = counter("round_errors", "Rounds beside the requests that failed")
         self.reaped = counter("reaped", "Requests settled after their lease had ended")
+        # Rows that each request asks for, by what it knows of itself.
+        self._answered: dict[tuple[str, int], tuple[list[float], Callable[[float], None]]] = {}
+        self._ended = _Ended(self.events)
+        self._token_rows: dict[str, TokenRows] = {}
 
     def _add_guards(self) -> None:
         """What the guards of money, of objects and of repeated requests count."""
@@ -210,13 +241,31 @@ class Metrics:
                 self.usage_unbilled.labels(field).inc()
                 logger.error("usage.unbilled", extra={"field": field})
 
+    def note_request(self, path: str, status: int, seconds: float) -> None:
+        """Count a whole request."""
+        known = self._answered.get((path, status))
+        if known is None:
+            counted = self.requests.labels(path, str(status)).numbers
+            known = counted, self.request_seconds.labels(path).observe
+            self._answered[path, status] = known
+        counted, observe = known
+        counted[0] += 1
+        observe(seconds)
+
     def note_end(self, rank: int, *, model: str, usage: Mapping[str, Any]) -> None:
         """Count a request's end, and its tokens by the top-level counters."""
-        self.events.labels(STATUS_OF_RANK[rank]).numbers[0] += 1
-        for name in TOKEN_FIELDS:
+        self._ended[rank][0] += 1
+        rows = self._token_rows.get(model) or self._rows_of(model)
+        for name, numbers in rows:
             count = usage.get(name)
             if count and type(count) is int and count > 0:
-                self.tokens.labels(model, name).numbers[0] += count
+                numbers[0] += count
+
+    def _rows_of(self, model: str) -> TokenRows:
+        rows = [(name, self.tokens.labels(model, name).numbers) for name in TOKEN_FIELDS]
+        if len(self._token_rows) < LABEL_SETS_MAX:
+            self._token_rows[model] = rows
+        return rows
 
     def render(self) -> bytes:
         """This worker's metrics as Prometheus text."""

@@ -1,6 +1,7 @@
 """Errors in the shape of the API being spoken, answers in two sends, and header allowlists."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -153,31 +154,29 @@ async def send_error(
     await send_json(send, status, body, request_id=request_id, headers=headers)
 
 
-def upstream_request_headers(
-    headers: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]],
-) -> Headers:
+def upstream_request_headers(headers: Mapping[bytes, bytes]) -> Headers:
     """The client's headers that may go upstream; names are lower-case already, as ASGI has them.
 
     A new list, so that credentials, cookies, `host`, `forwarded*`, hop-by-hop headers and whatever
     `connection` names stay behind, whether we know of them or not.
     """
-    # The usual dict is told at once: to ask whether it is a mapping costs ten times as much.
-    if isinstance(headers, dict) or isinstance(headers, Mapping):  # noqa: SIM101
-        headers = headers.items()
-    kept: Headers = []
-    named = b""
-    for name, value in headers:
-        if name in _REQUEST_HEADERS or (
-            name.startswith(b"anthropic-") and name not in _DENIED_REQUEST_HEADERS
-        ):
-            kept.append((name, value))
-        elif name == b"connection":
-            named += b"," + value
-    if len(named) > len(b",keep-alive"):
+    kept = [(name, headers[name]) for name in _going_up(tuple(headers))]
+    named = headers.get(b"connection", b"")
+    if len(named) > len(b"keep-alive"):
         dropped = {item.strip().lower() for item in named.split(b",")}
         kept = [field for field in kept if field[0] not in dropped]
     kept.append(_IDENTITY)
     return kept
+
+
+@lru_cache(maxsize=256)  # a client sends the same names with each request
+def _going_up(names: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    return tuple(
+        name
+        for name in names
+        if name in _REQUEST_HEADERS
+        or (name.startswith(b"anthropic-") and name not in _DENIED_REQUEST_HEADERS)
+    )
 
 
 def upstream_response_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:

@@ -5,6 +5,7 @@ import msgspec
 from proxy.api_errors import ApiError
 from proxy.asgi import Headers
 from proxy.events import fixed_members
+from proxy.limiter.plans import Plan, limits_of, make_plan
 from proxy.snapshots import Plane, View
 from proxy.upstreams.selection import Hop, hops_of
 from turnpike.contracts.naming import is_priced
@@ -13,16 +14,18 @@ from turnpike.contracts.snapshots import Candidate, ModelSnapshot, PriceSet
 RETIRED = "retired"
 KNOWN_MAX = 10_000
 NO_PRICES = PriceSet(price_set=0, book=0, from_us=0)
+NO_LIMITS = make_plan(tenant=0, buckets=(), slots=(), budgets=(), output_reserve_max=None)
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a request may go, by priority, and what it costs."""
+    """Where a request may go, by priority, what it costs, and what limits it meets."""
 
     model: ModelSnapshot
     requested: str
     price_set: PriceSet
     hops: tuple[Hop, ...]
     is_successor: bool
+    plan: Plan = NO_LIMITS  # what the key meets there
     fixed_members: bytes = b""  # what all events of the key say that go this way
     answer_headers: Headers = []  # what all answers to the key say that came this way
 
@@ -78,6 +81,7 @@ def _find_route(view: View, name: str, price_set: PriceSet | None) -> Route:
         price_set=price_set,
         hops=hops_of(plane.snapshot.upstreams, candidates),
         is_successor=is_successor,
+        plan=limits_of(key=view.key, who=view.who, terms=view.terms, tier=view.tier, model=served),
         fixed_members=_members(
             view, view.key.member, requested=name, model=served.model, price_set=price_set
         ),

@@ -19,22 +19,17 @@ from proxy.limiter.plans import (
     SCOPE_TENANT,
     SCOPE_WORKSPACE,
     Bucket,
+    Told,
 )
 from turnpike.kernel import clock
 from turnpike.kernel.money import format_amount, nanos_of_micros
 
 Header = tuple[bytes, bytes]
+Found = tuple[Bucket, Told, int]
 
 SECOND_US = 1_000_000
 RETRY_JITTER_SECONDS = 4
 
-_HEADER_NAMES = {
-    kind: tuple(
-        f"anthropic-ratelimit-{kind.replace('_', '-')}-{part}".encode()
-        for part in ("limit", "remaining", "reset")
-    )
-    for kind in (KIND_REQUESTS, KIND_TOKENS, KIND_INPUT, KIND_OUTPUT)
-}
 _UNITS = {
     KIND_REQUESTS: "requests",
     KIND_TOKENS: "tokens",
@@ -60,30 +55,28 @@ def rate_limit_headers(spec: Spec, admission: Admission) -> list[Header]:
     Remaining is what would still be admitted now, not rounded. Reset is the first whole second at
     which the bucket is full. Empty when the buckets are not known.
     """
-    found: Iterable[tuple[Bucket, int]] = zip(
-        spec.plan.buckets, admission.remaining_us, strict=False
-    )
+    plan, now_us = spec.plan, admission.now_us
+    found: Iterable[Found] = zip(plan.buckets, plan.told, admission.remaining_us, strict=False)
     headers: list[Header] = []
-    for bucket, left_us in found if spec.plan.is_flat else _tightest(found):
-        limit_name, remaining_name, reset_name = _HEADER_NAMES[bucket.kind]
-        full_at_us = admission.now_us + bucket.burst_us - left_us
+    for bucket, told, left_us in found if plan.is_flat else _tightest(found):
+        full_at_us = now_us + bucket.burst_us - left_us
         headers += (
-            (limit_name, b"%d" % bucket.limit_per_minute),
-            (remaining_name, b"%d" % bucket.units_in(left_us)),
-            (reset_name, _instant(-(-full_at_us // SECOND_US))),
+            told.limit,
+            (told.remaining_name, b"%d" % bucket.units_in(left_us)),
+            (told.reset_name, _instant(-(-full_at_us // SECOND_US))),
         )
     return headers
 
 
-def _tightest(found: Iterable[tuple[Bucket, int]]) -> Iterable[tuple[Bucket, int]]:
+def _tightest(found: Iterable[Found]) -> Iterable[Found]:
     """Of each kind the bucket that leaves the least, then the one with the lowest limit."""
-    best: dict[str, tuple[int, int, Bucket, int]] = {}
-    for bucket, left_us in found:
+    best: dict[str, tuple[tuple[int, int], Found]] = {}
+    for bucket, told, left_us in found:
         rank = bucket.units_in(left_us), bucket.limit_per_minute
         known = best.get(bucket.kind)
-        if known is None or rank < known[:2]:
-            best[bucket.kind] = (*rank, bucket, left_us)
-    return [(bucket, left_us) for _, _, bucket, left_us in best.values()]
+        if known is None or rank < known[0]:
+            best[bucket.kind] = rank, (bucket, told, left_us)
+    return [item for _, item in best.values()]
 
 
 def refusal_of(admission: Admission, spec: Spec) -> Refusal:

@@ -174,18 +174,9 @@ class Limiter:
         fallback = self._fallback if self._fallback is not None and self._fallback.shares else None
         if fallback is not None:
             fallback.settle(spec, amount_micro=hold_micro)
-        plan = spec.plan
-        names = plan.keys
-        keys = (
-            names.buckets,
-            names.wallet,
-            names.budgets,
-            names.record_prefix + spec.rid,
-            names.open,
-            names.unposted,
-            names.stream,
-            *names.slots,
-        )
+        names = spec.plan.keys
+        record = names.record_prefix + spec.rid
+        keys = (*names.before_record, record, *names.after_ended_record)
         update = _encode({"charges": charges, "hold": hold_micro, "rank": rank})
         try:
             reply = await self._pipe.run_script(
@@ -229,15 +220,7 @@ def _as_away(error: RedisReplyError) -> Exception:
 
 def _open_keys(spec: Spec) -> tuple[str, ...]:
     names = spec.plan.keys
-    return (
-        names.buckets,
-        names.wallet,
-        names.budgets,
-        names.record_prefix + spec.rid,
-        names.open,
-        names.policy,
-        *names.slots,
-    )
+    return (*names.before_record, names.record_prefix + spec.rid, *names.after_open_record)
 
 
 def _admission(reply: list[Any]) -> Admission:

@@ -13,15 +13,11 @@ from proxy.limiter.plans import (
     Slot,
     count_tokens_plan,
     make_plan,
-    plan_of,
 )
 from turnpike.contracts.snapshots import (
     PERIOD_DAY,
     Budget,
     KeySnapshot,
-    ModelSnapshot,
-    TenantTerms,
-    TenantWho,
     TierSnapshot,
 )
 from turnpike.kernel import clock
@@ -147,11 +143,7 @@ _encode = msgspec.json.Encoder().encode
 def build_spec(
     *,
     rid: str,
-    key: KeySnapshot,
-    who: TenantWho,
-    terms: TenantTerms,
-    tier: TierSnapshot,
-    model: ModelSnapshot,
+    plan: Plan,
     input_estimate: int,
     max_tokens: int,
     hold_micro: int,
@@ -164,7 +156,6 @@ def build_spec(
     """What admission is asked for. `at_us` decides only which day and month a budget looks at."""
     assert lease_ms > 0
     assert hold_micro >= 0
-    plan = plan_of(key=key, who=who, terms=terms, tier=tier, model=model)
     reserve_max = plan.output_reserve_max
     reserve = max_tokens if reserve_max is None else min(max_tokens, reserve_max)
     units = {

@@ -7,7 +7,8 @@ set for it, and the script takes from all of them or from none. docs/limits.md h
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import msgspec
 
@@ -62,9 +63,11 @@ class Bucket(
 
     def cost_us(self, units: int) -> int:
         """What a request of that many units takes, rounded up once for the whole request."""
-        if self.limit_per_minute <= 0:
+        limit = self.limit_per_minute
+        if limit <= 0:
             return self.burst_us + 1 if units > 0 else 0  # a limit of nothing fits nothing
-        return min(-(-units * MINUTE_US // self.limit_per_minute), COST_US_MAX)
+        cost_us = -(-units * MINUTE_US // limit)
+        return cost_us if cost_us < COST_US_MAX else COST_US_MAX
 
     def units_in(self, left_us: int) -> int:
         """How many units are left: exactly what would still be admitted now, never negative."""
@@ -82,7 +85,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     limit: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TenantKeys:
     """The names of a tenant's keys in Redis, all in one slot of a cluster."""
 
@@ -95,6 +98,29 @@ class TenantKeys:
     unposted: str
     stream: str
     slots: tuple[str, ...]
+
+    @cached_property
+    def before_record(self) -> tuple[str, ...]:
+        """What scripts take before the record's key."""
+        return self.buckets, self.wallet, self.budgets
+
+    @cached_property
+    def after_open_record(self) -> tuple[str, ...]:
+        """What admission and beats take after it."""
+        return self.open, self.policy, *self.slots
+
+    @cached_property
+    def after_ended_record(self) -> tuple[str, ...]:
+        """What settlement takes after it."""
+        return self.open, self.unposted, self.stream, *self.slots
+
+
+class Told(NamedTuple):
+    """How a bucket is told of in headers: its limit, and the names of what each answer fills in."""
+
+    limit: tuple[bytes, bytes]
+    remaining_name: bytes
+    reset_name: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +135,7 @@ class Plan:
     keys: TenantKeys
     text: bytes  # tenant, slots and buckets as the spec's JSON has them
     is_flat: bool  # no two buckets are of one kind
+    told: tuple[Told, ...]  # one for each bucket
 
 
 def limits_of(
@@ -164,38 +191,6 @@ def make_bucket(
     )
 
 
-class _Planned(msgspec.Struct, frozen=True):
-    """A plan and the snapshots that it was made of."""
-
-    sources: tuple[KeySnapshot, TenantWho, TenantTerms, TierSnapshot, ModelSnapshot]
-    plan: Plan
-
-
-_plans: dict[tuple[int, str], _Planned] = {}
-
-
-def plan_of(
-    *,
-    key: KeySnapshot,
-    who: TenantWho,
-    terms: TenantTerms,
-    tier: TierSnapshot,
-    model: ModelSnapshot,
-) -> Plan:
-    """`limits_of`, remembered for as long as the very same snapshots come in."""
-    name = (key.key, model.model)
-    known = _plans.get(name)
-    if known is not None:
-        a, b, c, d, e = known.sources
-        if a is key and b is who and c is terms and d is tier and e is model:
-            return known.plan
-    plan = limits_of(key=key, who=who, terms=terms, tier=tier, model=model)
-    if len(_plans) >= _PLANS_MAX:
-        _plans.clear()
-    _plans[name] = _Planned((key, who, terms, tier, model), plan)
-    return plan
-
-
 @lru_cache(maxsize=_PLANS_MAX)
 def count_tokens_plan(tenant: int, limit_per_minute: int) -> Plan:
     """The one bucket that counting tokens takes from."""
@@ -227,6 +222,12 @@ def _buckets_of(scope: str, limits: Limits) -> list[Bucket]:
         for kind, limit in per_minute.items()
         if limit is not None
     ]
+
+
+def _told_of(bucket: Bucket) -> Told:
+    prefix = b"anthropic-ratelimit-%b-" % bucket.kind.replace("_", "-").encode()
+    limit = (prefix + b"limit", b"%d" % bucket.limit_per_minute)
+    return Told(limit, prefix + b"remaining", prefix + b"reset")
 
 
 def make_plan(
@@ -265,4 +266,5 @@ def make_plan(
         keys=keys,
         text=text,
         is_flat=len({bucket.kind for bucket in buckets}) == len(buckets),
+        told=tuple(map(_told_of, buckets)),
     )

@@ -25,6 +25,8 @@ INTERIM_ANSWERS_MAX = 10
 UNREAD_BYTES_MAX = 256 * 1024
 WRITE_PIECE_BYTES = 256 * 1024
 
+_TOO_MANY = f"More than {HEADERS_MAX} headers or {HEAD_BYTES_MAX} bytes of them."
+
 
 class Exchange:
     """One request's answer as it comes in: head, body pieces, end or error."""
@@ -90,8 +92,8 @@ class Connection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._head: Headers = []
         self._head_bytes = 0
-        self._fields = 0
-        self._field_bytes = 0
+        self._trailers = 0
+        self._trailer_bytes = 0
         self._interim_answers = 0
         self._violation = ""
         self._keeps_alive = False
@@ -112,7 +114,7 @@ class Connection(asyncio.Protocol):
         assert self._exchange is None
         exchange = self._exchange = Exchange()
         self._interim_answers = self._head_bytes = 0
-        self._fields = self._field_bytes = 0
+        self._trailers = self._trailer_bytes = 0
         self._arm(timeout_seconds)
         if self._is_writable and len(head) + sum(map(len, body)) <= WRITE_PIECE_BYTES:
             self._transport.write(b"".join((head, *body)))
@@ -242,6 +244,10 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _parse(self, data: bytes, exchange: Exchange) -> None:
+        if not self._is_head_done:
+            # The parser holds unfinished lines itself, so bytes are counted as they come; what of
+            # them is body already is taken off where the head is complete.
+            self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -249,8 +255,8 @@ class Connection(asyncio.Protocol):
                 self._is_clean = False
             else:
                 self._violation = f"Not an HTTP answer: {type(error).__name__}."
-        if not self._is_head_done:
-            self._count_head(len(data))
+        if not self._is_head_done and self._head_bytes > HEAD_BYTES_MAX:
+            self._violation = f"The head of the answer passes {HEAD_BYTES_MAX} bytes."
 
     def _offer(self, exchange: Exchange, tap: Callable[[bytes], bool]) -> None:
         """Let the tap take what this read from the socket brought."""
@@ -318,11 +324,12 @@ class Connection(asyncio.Protocol):
         if exchange.waiter is not None:
             exchange.wake()
 
-    def _count_head(self, size: int) -> None:
-        # The parser holds unfinished header lines itself, so bytes are counted as they come.
-        self._head_bytes += size
-        if self._head_bytes > HEAD_BYTES_MAX:
-            self._violation = f"The head of the answer passes {HEAD_BYTES_MAX} bytes."
+    def _count_trailer(self, size: int) -> None:
+        # Trailers are counted and otherwise left alone.
+        self._trailers += 1
+        self._trailer_bytes += size
+        if self._trailers > HEADERS_MAX or self._trailer_bytes > HEAD_BYTES_MAX:
+            self._violation = _TOO_MANY
 
     # The parser's side.
 
@@ -331,18 +338,20 @@ class Connection(asyncio.Protocol):
             self._is_clean = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # Trailers pass here too; they are counted and otherwise left alone.
-        self._fields += 1
-        self._field_bytes += len(name) + len(value)
-        if self._fields > HEADERS_MAX or self._field_bytes > HEAD_BYTES_MAX:
-            self._violation = f"More than {HEADERS_MAX} headers or {HEAD_BYTES_MAX} bytes of them."
-        elif not self._is_head_done:
-            self._head.append((name.lower(), value))
+        if self._is_head_done:
+            self._count_trailer(len(name) + len(value))
+            return
+        head = self._head
+        head.append((name.lower(), value))
+        if len(head) > HEADERS_MAX:
+            self._violation = _TOO_MANY
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         exchange = self._exchange
         head, self._head = self._head, []
+        if self._head_bytes > HEAD_BYTES_MAX and _size_of(head) > HEAD_BYTES_MAX:
+            self._violation = _TOO_MANY
         if exchange is None or exchange.is_complete or status < 200 or self._violation:
             return
         self._is_head_done = True
@@ -375,11 +384,15 @@ class Connection(asyncio.Protocol):
             self._violation = f"More than {INTERIM_ANSWERS_MAX} interim answers."
 
 
+def _size_of(headers: Headers) -> int:
+    return sum([len(name) + len(value) for name, value in headers])
+
+
 def _is_framed(headers: Headers) -> bool:
     """Whether the body's end is marked; otherwise it ends with the connection."""
+    if b"content-length" in dict(headers):
+        return True
     for name, value in headers:
-        if name == b"content-length":
-            return True
         if name == b"transfer-encoding" and value.lower().endswith(b"chunked"):
             return True
     return False

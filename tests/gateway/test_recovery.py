@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from proxy.journal import Journal, line_of
-from proxy.limiter.limits import build_spec
+from tests.proxy.limiter_world import spec_of
 from turnpike.contracts.usage import EventBase
 from turnpike.kernel import clock, ids, keyspace
 
@@ -38,7 +38,7 @@ class DeadWorker:
             stream=True,
             max_tokens=100,
         )
-        self.spec = build_spec(
+        self.spec = spec_of(
             rid=self.rid,
             key=world.key,
             who=world.who,

@@ -15,6 +15,7 @@ import redis
 
 from proxy.limiter.limiter import Admission, Beat, Limiter, Settled
 from proxy.limiter.limits import Spec, build_spec, settle_charges
+from proxy.limiter.plans import limits_of
 from proxy.limiter.scripts import Script
 from proxy.redis_pipe import RedisPipe, RedisReplyError
 from turnpike.contracts.snapshots import (
@@ -71,6 +72,12 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     except StopIteration as stop:
         return cast(T, stop.value)
     raise AssertionError("it waited for something")
+
+
+def spec_of(*, key: Any, who: Any, terms: Any, tier: Any, model: Any, **rest: Any) -> Spec:
+    """What a key asks for with a model, as admission builds it from their snapshots."""
+    plan = limits_of(key=key, who=who, terms=terms, tier=tier, model=model)
+    return build_spec(plan=plan, **rest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +185,7 @@ class World:
             "lease_ms": LEASE_MS,
             "at_us": self.now_us,
         }
-        return build_spec(**{**arguments, **changes})
+        return spec_of(**{**arguments, **changes})
 
     def admit(self, spec: Spec) -> Admission:
         """Ask for a request."""

@@ -4,7 +4,8 @@ import pytest
 
 from proxy.limiter.answers import Refusal, rate_limit_headers, refusal_of
 from proxy.limiter.limiter import AWAY, FULL, LOCALLY_GRANTED, Admission
-from proxy.limiter.limits import Spec, build_spec
+from proxy.limiter.limits import Spec
+from tests.proxy.limiter_world import spec_of
 from turnpike.contracts.snapshots import (
     Budget,
     KeySnapshot,
@@ -23,7 +24,7 @@ NOW_US = 1_795_257_000_000_000  # 2026-11-21T10:30:00Z
 def spec() -> Spec:
     """A request under limits in every scope."""
     workspace = WorkspaceSnapshot(workspace_id="w", limits=Limits(concurrency=3))
-    return build_spec(
+    return spec_of(
         rid="01930000-0000-7000-8000-0000000000fe",
         key=KeySnapshot(
             key=9,

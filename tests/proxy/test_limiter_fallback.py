@@ -7,7 +7,8 @@ import pytest
 
 from proxy.limiter import fallback as fallback_module
 from proxy.limiter.fallback import LocalLimiter
-from proxy.limiter.limits import Spec, build_spec
+from proxy.limiter.limits import Spec
+from tests.proxy.limiter_world import spec_of
 from turnpike.contracts.snapshots import (
     Budget,
     KeySnapshot,
@@ -56,7 +57,7 @@ def make_spec() -> MakeSpec:
         tokens: int = 10,
         budgets: tuple[Budget, ...] = (),
     ) -> Spec:
-        return build_spec(
+        return spec_of(
             rid=f"r{next(numbers)}",
             key=KeySnapshot(key=9, key_id="k", tenant=tenant, workspace=7, budgets=budgets),
             who=TenantWho(tenant_id="ten_1"),

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.limiter import plans
-from proxy.limiter.limits import Spec, build_spec, running_charges, settle_charges
+from proxy.limiter.limits import Spec, running_charges, settle_charges
 from proxy.limiter.plans import COST_US_MAX, KIND_REQUESTS, KIND_TOKENS, limits_of, make_bucket
+from tests.proxy.limiter_world import spec_of
 from turnpike.contracts.snapshots import (
     Budget,
     KeySnapshot,
@@ -73,7 +73,7 @@ def make_spec(**changes: object) -> Spec:
         "lease_ms": 30_000,
         "at_us": NOON_US,
     }
-    return build_spec(**{**arguments, **changes})  # type: ignore[arg-type]
+    return spec_of(**{**arguments, **changes})
 
 
 def test_every_scope_adds_the_limits_that_are_set_for_it() -> None:
@@ -168,24 +168,6 @@ def test_with_hold_changes_the_hold_alone() -> None:
     assert other.hold_micro == 77
     assert other.to_json() == spec.to_json().replace(b'"hold":1000', b'"hold":77')
     assert other.base == spec.base
-
-
-def test_the_plan_is_made_once_for_the_same_snapshots_and_anew_for_others() -> None:
-    first, second = make_spec(), make_spec()
-    changed = make_spec(key=KeySnapshot(key=9, key_id="apikey_1", tenant=42, workspace=7))
-
-    assert first.plan is second.plan
-    assert changed.plan is not first.plan
-    assert "k9:tokens" not in {bucket.name for bucket in changed.buckets}
-
-
-def test_remembered_plans_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "_PLANS_MAX", 3)
-
-    for number in range(10):
-        make_spec(model=ModelSnapshot(model=f"m{number}", display_name="M"))
-
-    assert len(plans._plans) <= 3
 
 
 def test_output_counts_as_reserved_until_more_has_come() -> None:

@@ -21,6 +21,7 @@ from turnpike.kernel.money import ceil_div, micros_up
 
 # What a tool of the upstream adds to the prompt of its next call.
 TOOL_RESULT_TOKENS = 5_000
+_PROMPT_FIELDS = ("messages", "system", "tools")
 
 
 __all__ = [
@@ -53,8 +54,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
 
 def prompt_parts(fields: Mapping[str, msgspec.Raw]) -> list[bytes]:
     """The bytes of a body that become input tokens."""
-    names = ("messages", "system", "tools")
-    return [bytes(fields[name]) for name in names if name in fields]
+    return [bytes(fields[name]) for name in _PROMPT_FIELDS if name in fields]
 
 
 def read_demand(fields: Mapping[str, msgspec.Raw], *, raw: bytes, max_tokens: int) -> Demand:
@@ -153,15 +153,18 @@ def _variant_nanos(
 ) -> int | None:
     """Nanos times a million, so that nothing is divided before the end."""
     loops = demand.wants.loops
-    first = max(demand.input_estimate, demand.held_input)
+    first, held = demand.input_estimate, demand.held_input
+    if held > first:
+        first = held
     grown = first + loops * TOOL_RESULT_TOKENS
     # An estimate may be off by half, so brackets within twice its size count as reachable.
     reach = 2 * grown
-    input_rate = _dearest_rate(price_set, model, components, variant, reach)
-    output_rate = _dearest_rate(price_set, model, (rating.OUTPUT,), variant, reach)
-    if input_rate is None or output_rate is None:
-        return None
-    return (loops * first + grown) * input_rate + demand.max_tokens * output_rate
+    for min_input, input_rate, output_rate in _dearest(price_set, model, components, variant):
+        if min_input <= reach:
+            if input_rate is None or output_rate is None:
+                return None
+            return (loops * first + grown) * input_rate + demand.max_tokens * output_rate
+    return None
 
 
 def _tokens_nanos(
@@ -177,7 +180,8 @@ def _tokens_nanos(
         worst = _variant_nanos(demand, components, variant, price_set=price_set, model=model)
         if worst is None:
             return None
-        dearest = max(dearest, worst)
+        if worst > dearest:
+            dearest = worst
     if demand.wants.is_compacted:
         dearest *= 2
     for other in others:
@@ -217,35 +221,30 @@ def _dearest_variant(
     return max([plain, *(nanos for nanos in worst if nanos is not None)])
 
 
-def _dearest_rate(
-    price_set: PriceSet, model: str, components: tuple[str, ...], variant: str, reach: int
-) -> int | None:
-    """The dearest rate of these components for prompts up to `reach`; None where one has none."""
-    for min_input, rate in _dearest_by_bracket(price_set, model, components, variant):
-        if min_input <= reach:
-            return rate
-    return None
-
-
 @lru_cache(maxsize=4_096)
-def _dearest_by_bracket(
+def _dearest(
     price_set: PriceSet, model: str, components: tuple[str, ...], variant: str
-) -> tuple[tuple[int, int | None], ...]:
-    """What `_dearest_rate` is for each reach: where brackets begin, the highest first."""
+) -> tuple[tuple[int, int | None, int | None], ...]:
+    """Where brackets begin, the highest first, and the dearest rates of prompts that reach it.
+
+    The first rate is that of these components, the second that of output; None where one has none.
+    """
+    output = (rating.OUTPUT,)
     rows = [
         row
         for row in price_set.prices.get(model, ())
-        if row.variant == variant and row.component in components
+        if row.variant == variant and row.component in (*components, *output)
     ]
     starts = sorted({row.min_input for row in rows}, reverse=True)
     return tuple(
-        (start, _dearest_of([row for row in rows if row.min_input <= start], components))
+        (start, _dearest_of(rows, components, start), _dearest_of(rows, output, start))
         for start in starts
     )
 
 
-def _dearest_of(rows: list[Price], components: tuple[str, ...]) -> int | None:
-    rates = [row.nano_per_mtok for row in rows if row.nano_per_mtok is not None]
-    if len(rates) < len(rows) or {row.component for row in rows} != set(components):
+def _dearest_of(rows: list[Price], components: tuple[str, ...], reach: int) -> int | None:
+    found = [row for row in rows if row.component in components and row.min_input <= reach]
+    rates = [row.nano_per_mtok for row in found if row.nano_per_mtok is not None]
+    if len(rates) < len(found) or {row.component for row in found} != set(components):
         return None
     return max(rates)

@@ -29,6 +29,8 @@ def half_even_div(numerator: int, denominator: int) -> int:
     """Divide and round to the nearest whole number, halves to the even one."""
     assert denominator > 0
     quotient, remainder = divmod(numerator, denominator)
+    if not remainder:
+        return quotient
     twice = 2 * remainder
     if twice > denominator or (twice == denominator and quotient % 2 == 1):
         return quotient + 1
@@ -37,7 +39,7 @@ def half_even_div(numerator: int, denominator: int) -> int:
 
 def micros_up(nanos: int) -> Micros:
     """Nanos as micros, rounded up: for holds and amounts that are owed."""
-    return Micros(ceil_div(nanos, NANOS_PER_MICRO))
+    return Micros(-(-nanos // NANOS_PER_MICRO))
 
 
 def micros_down(nanos: int) -> Micros:
