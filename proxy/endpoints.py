@@ -18,7 +18,7 @@ from proxy.chat_face import ChatFace
 from proxy.config import MIB, ProxyConfig
 from proxy.conversion.chat_models import with_chat_fields
 from proxy.counting import Counter
-from proxy.http_protocol import BODY_IN_SCOPE
+from proxy.http_protocol import BODY_IN_SCOPE, HEADERS_IN_SCOPE
 from proxy.idempotency import HEADER, Claim, Idempotency, fingerprint_of
 from proxy.metrics import METRICS
 from proxy.models_api import get_model, list_models, list_models_of_both
@@ -252,7 +252,7 @@ async def send_error(send: Send, error: ApiError, request_id: str) -> None:
 def headers_of(scope: Scope) -> dict[bytes, bytes]:
     """The request's headers by lower-case name; repeated ones are joined by commas."""
     fields = scope["headers"]
-    headers: dict[bytes, bytes] = dict(fields)
+    headers: dict[bytes, bytes] = scope.pop(HEADERS_IN_SCOPE, None) or dict(fields)
     if len(headers) == len(fields):
         return headers
     headers.clear()

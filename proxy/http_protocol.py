@@ -23,6 +23,8 @@ logger = logging.getLogger("uvicorn.error")
 
 # Where an app may find a whole body without asking: what came before the app first ran.
 BODY_IN_SCOPE = "turnpike.body"
+# The headers by name, of repeated ones the last.
+HEADERS_IN_SCOPE = "turnpike.headers"
 # Beyond this unread, the socket is left alone until the app asks for more. uvloop reads as much in
 # one go, so a body of 100 KB is never waited for.
 UNREAD_BYTES_MAX = 256 * 1024
@@ -326,17 +328,21 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins: what its scope shares with all others of the connection is copied."""
         self.url = b""
-        self.expect_100_continue = False
         self.headers = []
         scope = self._scope.copy()
         scope["headers"] = self.headers
         scope["state"] = self.app_state.copy()
         self.scope = cast(Any, scope)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header came in; those that are ours to act on are looked at when all are there."""
+        self.headers.append((name.lower(), value))
+
     def on_headers_complete(self) -> None:
         """A head is complete: run the app, or queue behind the request that runs."""
         scope = cast(Scope, self.scope)
         parser = self.parser
+        headers = scope[HEADERS_IN_SCOPE] = dict(self.headers)
         version = parser.get_http_version()
         scope["http_version"] = version
         scope["method"] = parser.get_method().decode("ascii")
@@ -347,7 +353,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.flow,
             default_lines=self._lines_of_defaults(),
             keep_alive=(version != "1.0" and not self._is_draining and parser.should_keep_alive()),
-            expects_continue=self.expect_100_continue,
+            expects_continue=headers.get(b"expect", b"").lower() == b"100-continue",
             on_response=self.on_response_complete,
         )
         if self._running is None:

@@ -18,11 +18,11 @@ import contextlib
 import fcntl
 import logging
 import os
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import msgspec
 
@@ -84,10 +84,12 @@ class Journal:
 
     def append(self, rid: str, data: bytes) -> None:
         """Write one or more lines of one request. Raises JournalUnwritable."""
+        size = len(data)
         try:
-            if self._size + len(data) > self._segment_bytes_max:
+            if self._size + size > self._segment_bytes_max:
                 self._begin_segment()
-            _write_all(self._file, data)
+            if os.write(self._file, data) != size:
+                raise _torn()
             if self._fsync == "always":
                 os.fdatasync(self._file)
         except OSError as error:
@@ -95,8 +97,8 @@ class Journal:
             # follows begins in a segment of its own.
             self.is_writable = False
             raise JournalUnwritable(str(error)) from error
-        self._size += len(data)
-        self.bytes_written += len(data)
+        self._size += size
+        self.bytes_written += size
         self._is_dirty = True
         self._segments[-1].rids.add(rid)
 
@@ -154,15 +156,14 @@ class Journal:
         self._segments.append(Segment(path))
 
 
-def _write_all(file: int, data: bytes) -> None:
-    if os.write(file, data) != len(data):
-        raise OSError("The disk took a part of a line.")
+def _torn() -> OSError:
+    return OSError("The disk took a part of a line.")
 
 
 def line_of(kind: str, rid: str, body: bytes) -> bytes:
     """One line: `body` is JSON members without braces, for example ``b'"n":1'``."""
     json = b'{"t":"%b","rid":"%b",%b}' % (kind.encode(), rid.encode(), body)
-    return b"%08x %b\n" % (zlib.crc32(json), json)
+    return b"%08x %b\n" % (crc32(json), json)
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -173,7 +174,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             checksum, _, json = line.rstrip(b"\n").partition(b" ")
             try:
-                is_whole = int(checksum, 16) == zlib.crc32(json)
+                is_whole = int(checksum, 16) == crc32(json)
                 if is_whole:
                     yield _decode(json)
             except ValueError:

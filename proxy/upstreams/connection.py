@@ -31,33 +31,21 @@ _TOO_MANY = f"More than {HEADERS_MAX} headers or {HEAD_BYTES_MAX} bytes of them.
 class Exchange:
     """One request's answer as it comes in: head, body pieces, end or error."""
 
-    __slots__ = (
-        "body_bytes",
-        "chunks",
-        "error",
-        "headers",
-        "is_complete",
-        "is_framed",
-        "is_sent",
-        "status",
-        "tap",
-        "unread_bytes",
-        "waiter",
-    )
+    # Class attributes, so that an exchange sets only what differs.
+    status = 0
+    body_bytes = 0
+    unread_bytes = 0
+    is_framed = False
+    is_sent = False
+    is_complete = False
+    error: UpstreamError | None = None
+    waiter: asyncio.Future[None] | None = None
+    # Takes what comes while somebody waits for it, or says False: then the waiter is woken.
+    tap: Callable[[bytes], bool] | None = None
 
     def __init__(self) -> None:
-        self.status = 0
         self.headers: Headers = []
         self.chunks: list[bytes] = []
-        self.body_bytes = 0
-        self.unread_bytes = 0
-        self.is_framed = False
-        self.is_sent = False
-        self.is_complete = False
-        self.error: UpstreamError | None = None
-        self.waiter: asyncio.Future[None] | None = None
-        # Takes what comes while somebody waits for it, or says False: then the waiter is woken.
-        self.tap: Callable[[bytes], bool] | None = None
 
     def take_body(self) -> bytes:
         """All of the body that came and was not taken yet."""

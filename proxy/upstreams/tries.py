@@ -49,6 +49,17 @@ class Caps(Protocol):
 class Tries:
     """One request's way through its upstreams. `hop` is the one that is being tried."""
 
+    # Class attributes, so that a request sets only what differs.
+    _tried: Tried = _NONE
+    _capped: Tried = _NONE
+    _count = 0
+    _is_trial = False
+    _is_running = False
+    _is_served = False
+    _is_broken = False
+    _lease: Lease | None = None
+    _again: Hop | None = None
+
     def __init__(
         self,
         hops: Sequence[Hop],
@@ -64,16 +75,7 @@ class Tries:
         self._chooser = chooser
         self._board = board
         self._caps = caps
-        self._tried: Tried = _NONE
-        self._capped: Tried = _NONE
-        self._count = 0
         self._begun_at = begun_at
-        self._is_trial = False
-        self._is_running = False
-        self._is_served = False
-        self._is_broken = False
-        self._lease: Lease | None = None
-        self._again: Hop | None = None
         self.hop = hops[0]
 
     def begin_now(self) -> Hop | None:

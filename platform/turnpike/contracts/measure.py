@@ -111,9 +111,11 @@ def estimate_input_tokens(parts: Iterable[bytes]) -> int:
 
 
 def _is_code(part: bytes) -> bool:
-    middle = len(part) // 2
-    sample = part[max(0, middle - _SAMPLE_BYTES // 2) : middle + _SAMPLE_BYTES // 2]
-    return len(sample) - len(sample.translate(None, _MARKS)) > _CODE_SHARE * len(sample)
+    size = len(part)
+    if size > _SAMPLE_BYTES:
+        start = (size - _SAMPLE_BYTES) // 2
+        part, size = part[start : start + _SAMPLE_BYTES], _SAMPLE_BYTES
+    return size - len(part.translate(None, _MARKS)) > _CODE_SHARE * size
 
 
 def _media_tokens(part: bytes, encoded: int) -> int:

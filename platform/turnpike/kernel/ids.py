@@ -24,8 +24,7 @@ REQUEST = "req"
 BATCH = "msgbatch"
 INVOICE = "inv"
 
-# Eleven digits fit a machine word, and two digits at a time halve the divisions.
-_HALF = 58 ** (ENCODED_LENGTH // 2)
+_SIX, _TWELVE = 58**6, 58**12
 _PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 _VALUES = {character: value for value, character in enumerate(ALPHABET)}
 
@@ -94,16 +93,14 @@ def parse_public_id(prefix: str, text: str) -> UUID:
 
 
 def _public_id(prefix: str, number: int) -> str:
-    high, low = divmod(number, _HALF)
-    return f"{prefix}_{VERSION}{_encode_half(high)}{_encode_half(low)}"
-
-
-def _encode_half(number: int) -> str:
-    """Eleven base58 digits."""
+    # Six digits at a time, which fit a machine word, and of those two by a look-up.
     pairs = _PAIRS
-    number, a = divmod(number, 3_364)
-    number, b = divmod(number, 3_364)
-    number, c = divmod(number, 3_364)
-    number, d = divmod(number, 3_364)
-    number, e = divmod(number, 3_364)
-    return f"{ALPHABET[number]}{pairs[e]}{pairs[d]}{pairs[c]}{pairs[b]}{pairs[a]}"
+    number, low = divmod(number, _TWELVE)
+    a, b = divmod(number, _SIX)
+    c, d = divmod(low, _SIX)
+    return (
+        f"{prefix}_{VERSION}{pairs[a // 3_364]}{pairs[a % 3_364]}"
+        f"{pairs[b // 11_316_496]}{pairs[b // 3_364 % 3_364]}{pairs[b % 3_364]}"
+        f"{pairs[c // 11_316_496]}{pairs[c // 3_364 % 3_364]}{pairs[c % 3_364]}"
+        f"{pairs[d // 11_316_496]}{pairs[d // 3_364 % 3_364]}{pairs[d % 3_364]}"
+    )
