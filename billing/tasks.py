@@ -24,6 +24,7 @@ from billing.services.budget_letters import tell_alerts
 from billing.services.payments.intake import handle_waiting
 from billing.services.payments.low_balance import warn_low_balances
 from billing.services.payments.reload import run_auto_reloads
+from billing.services.payments.sweep import sweep_payments as sweep
 from billing.services.reconciliation import reconcile_and_keep
 from turnpike.control.redis import redis_client
 from turnpike.kernel import clock
@@ -93,6 +94,12 @@ def expire_grants() -> int:
 def handle_payment_events() -> int:
     """Act upon messages of payment providers that had to wait."""
     return handle_waiting(at=clock.utc_now())
+
+
+@shared_task(name="billing.tasks.sweep_payments")
+def sweep_payments() -> int:
+    """Find payments whose message never came; returns how many there were."""
+    return sweep(at=clock.utc_now())
 
 
 @shared_task(name="billing.tasks.reload_credit")

@@ -19,6 +19,7 @@ from billing.services.book_checks import CAUSE_COLUMNS, POSTGRES_CHECKS
 from billing.services.differences import keep_differences
 from billing.services.findings import Difference, Finding, difference_of, finding_of
 from billing.services.partitions import forgotten_until
+from billing.services.payments.sweep import compare_payments
 from billing.services.rating_sample import rate_sample
 from billing.services.rollups import DIMENSIONS, compare_counters, compare_rollups
 from billing.services.upstream_reports import compare_reports
@@ -60,7 +61,7 @@ def check(name: str) -> Finding:
 def reconcile_and_keep(*, actor: str) -> ReconciliationRun:
     """Run all checks, keep what they found, and open an item for each difference."""
     began_us = clock.now_us()
-    findings = [*reconcile(), _compare_reports()]
+    findings = [*reconcile(), _compare_reports(), _compare_provider()]
     keep_differences(findings, at=clock.utc_now())
     return ReconciliationRun.objects.create(
         differences=sum(finding.differences for finding in findings),
@@ -75,6 +76,12 @@ def _compare_reports() -> Finding:
     today = clock.utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
     compared = compare_reports(since=today - REPORTED, until=today)
     return finding_of("upstreams", compared.differences, covered=compared.covered)
+
+
+def _compare_provider() -> Finding:
+    """The newest payments, against the list of the provider that is set up."""
+    compared = compare_payments(at=clock.utc_now())
+    return finding_of("payments", compared.differences, covered=compared.covered)
 
 
 def _first_sure() -> datetime:

@@ -284,7 +284,7 @@ HOLD_STEPS = st.lists(
 )
 
 
-@examples(25, 1_500)
+@examples(25, 600)
 @given(steps=HOLD_STEPS)
 def test_a_hold_ends_once_and_never_gives_more_than_it_has(
     shops: tuple[list[Shop], int], steps: list[tuple[str, Any]]

@@ -25,6 +25,8 @@ SECRET = "whsec_first_secret_of_our_own"
 OTHER_SECRET = "whsec_second_secret_of_our_own"
 CENT = 10_000_000
 FEE_CENTS = 59
+PREFIXES = {"payment_intents": "pi_", "refunds": "re_", "disputes": "dp_"}
+SPAN = (("gte", 0), ("lt", 1 << 62))
 
 
 class StripeServer:
@@ -35,6 +37,8 @@ class StripeServer:
         self.answers: dict[str, tuple[int, dict[str, Any]]] = {}
         self.calls: list[str] = []
         self.is_declining = False
+        self.age_seconds = 3_600
+        self.page_size = 100
         self.is_down = False
         self.lock = threading.RLock()
         self.number = 0
@@ -45,7 +49,9 @@ class StripeServer:
         with self.lock:
             self.number += 1
             name = f"{prefix}_{self.number:06d}"
-            self.objects[name] = {"id": name, **fields}
+            # Long enough ago that its message would have come.
+            created = int(clock.utc_now().timestamp()) - self.age_seconds
+            self.objects[name] = {"id": name, "created": created, **fields}
             return self.objects[name]
 
     def pay(self, session: str, **changes: Any) -> dict[str, Any]:
@@ -77,7 +83,7 @@ class StripeServer:
 
     def refund(self, intent: str, cents: int, **fields: Any) -> dict[str, Any]:
         """A refund, made in Stripe's own dashboard."""
-        known = {"amount": cents, "status": "succeeded", "metadata": {}}
+        known = {"amount": cents, "currency": "usd", "status": "succeeded", "metadata": {}}
         return self.make("re", payment_intent=intent, **{**known, **fields})
 
     def answer(
@@ -96,14 +102,8 @@ class StripeServer:
             return said
 
     def _answer(self, method: str, path: str, given: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        if method == "GET" and path in ("refunds", "disputes"):
-            prefix = {"refunds": "re_", "disputes": "dp_"}[path]
-            rows = [
-                row
-                for name, row in self.objects.items()
-                if name.startswith(prefix) and row["payment_intent"] == given["payment_intent"]
-            ]
-            return 200, {"object": "list", "data": rows, "has_more": False}
+        if method == "GET" and path in PREFIXES:
+            return 200, self._list(PREFIXES[path], given)
         if method == "GET":
             found = self.objects.get(path.rpartition("/")[2])
             return (200, found) if found else _error(404, "No such thing")
@@ -115,6 +115,21 @@ class StripeServer:
         return 200, self.refund(
             given["payment_intent"], int(given["amount"]), metadata=given["metadata"]
         )
+
+    def _list(self, prefix: str, given: dict[str, Any]) -> dict[str, Any]:
+        """Objects of a kind, newest first, of one payment or of a span, page by page."""
+        rows = [row for name, row in self.objects.items() if name.startswith(prefix)]
+        if payment := given.get("payment_intent"):
+            rows = [row for row in rows if row["payment_intent"] == payment]
+        first, last = (int(given.get(f"created[{name}]", default)) for name, default in SPAN)
+        rows = [row for row in reversed(rows) if first <= row["created"] < last]
+        names = [row["id"] for row in rows]
+        start = names.index(given["starting_after"]) + 1 if "starting_after" in given else 0
+        size = int(given.get("limit", 10))
+        if not payment:
+            size = min(self.page_size, size)
+        has_more = len(rows) > start + size
+        return {"object": "list", "data": rows[start : start + size], "has_more": has_more}
 
     def _session(self, given: dict[str, Any]) -> dict[str, Any]:
         price = given["line_items"]["0"]["price_data"]

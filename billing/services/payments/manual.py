@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import NoReturn
 
-from billing.services.payments.provider import Card, Checkout, Order, SeenPayment, Webhook
+from billing.services.payments.provider import Card, Checkout, Listed, Order, SeenPayment, Webhook
 from turnpike.kernel.errors import Conflict, NotFound
 
 MANUAL = "manual"
@@ -33,6 +33,11 @@ class ManualProvider:
         """Refuses: banks send none."""
         del body, signature, at
         raise NotFound("There is no such webhook.")
+
+    def list_movements(self, *, since: datetime, until: datetime) -> Listed:
+        """Nothing: banks are not asked."""
+        del since, until
+        return Listed()
 
     def read_payment(self, subject: str) -> SeenPayment | None:
         """Nothing: the ledger is all that is known of a transfer."""

@@ -100,6 +100,37 @@ class SeenPayment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ListedPayment:
+    """A payment in a provider's list; `order` is empty where it is not ours."""
+
+    ref: str
+    order: str
+    is_paid: bool
+    currency: str
+    amount_nano: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedMove:
+    """A refund, or money that a bank moved, of a payment in a provider's list."""
+
+    ref: str
+    payment: str
+    currency: str
+    amount_nano: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """What moved at a provider in a span; not whole where there was more than is ever read."""
+
+    payments: tuple[ListedPayment, ...] = ()
+    refunds: tuple[ListedMove, ...] = ()
+    moves: tuple[ListedMove, ...] = ()
+    is_whole: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Webhook:
     """A verified message: about which object, empty where it does not concern us."""
 
@@ -128,6 +159,9 @@ class Provider(Protocol):
 
     def parse_webhook(self, body: bytes, *, signature: str, at: datetime) -> Webhook:
         """A message, if it is the provider's. Raises Forged."""
+
+    def list_movements(self, *, since: datetime, until: datetime) -> Listed:
+        """Payments that began, and refunds and disputes that came, in a span."""
 
     def read_payment(self, subject: str) -> SeenPayment | None:
         """An order or payment as it stands now; None where there is none of that name."""

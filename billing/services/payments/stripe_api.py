@@ -15,6 +15,9 @@ from billing.services.payments.provider import (
     Checkout,
     Declined,
     Forged,
+    Listed,
+    ListedMove,
+    ListedPayment,
     Move,
     MoveKind,
     Order,
@@ -32,8 +35,11 @@ TOLERANCE_SECONDS = 300
 FAILURE_LENGTH_MAX = 300
 # Stripe keeps more than these only for payments that nobody would call a top-up.
 LISTED_MAX = 100
+# Lists of a few days end long before; a longer one is read in part, and says so.
+PAGES_MAX = 50
 ORDER, TENANT, REFUND = "turnpike_payment", "turnpike_tenant", "turnpike_refund"
 ORDERS = "checkout.session."
+ENDED_REFUNDS = ("failed", "canceled")
 ABOUT_A_PAYMENT = ("payment_intent.", "charge.", "refund.")
 
 Answer = TypeVar("Answer")
@@ -128,6 +134,23 @@ class StripeProvider:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Forged("That is no event.") from error
 
+    def list_movements(self, *, since: datetime, until: datetime) -> Listed:
+        """PaymentIntents, refunds and disputes that were created in a span, newest first."""
+        span = {"created": {"gte": int(since.timestamp()), "lt": int(until.timestamp())}}
+        intents, has_all = _pages(self._client.v1.payment_intents.list, span)
+        refunds, has_refunds = _pages(self._client.v1.refunds.list, span)
+        disputes, has_disputes = _pages(self._client.v1.disputes.list, span)
+        return Listed(
+            payments=tuple(_listed_intent(row) for row in intents),
+            refunds=tuple(
+                _listed_move(row, row["id"], int(row["amount"]), _name(row.get("payment_intent")))
+                for row in refunds
+                if row.get("status") not in ENDED_REFUNDS
+            ),
+            moves=tuple(_listed_disputes(disputes)),
+            is_whole=has_all and has_refunds and has_disputes,
+        )
+
     def read_payment(self, subject: str) -> SeenPayment | None:
         """The PaymentIntent with its refunds and disputes, or a session that has none yet."""
         try:
@@ -153,6 +176,46 @@ class StripeProvider:
             refunds = _ask(lambda: self._client.v1.refunds.list(asked)).to_dict()["data"]
             disputes = _ask(lambda: self._client.v1.disputes.list(asked)).to_dict()["data"]
         return _seen_intent(intent, refunds, disputes)
+
+
+def _pages(
+    list_rows: Callable[[Any], Any], span: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], bool]:
+    """The rows of a list, and whether these are all."""
+    rows: list[dict[str, Any]] = []
+    for _ in range(PAGES_MAX):
+        after = {"starting_after": rows[-1]["id"]} if rows else {}
+        asked = {**span, "limit": LISTED_MAX, **after}
+        page = _ask(lambda asked=asked: list_rows(asked)).to_dict()  # type: ignore[misc]
+        rows += page["data"]
+        if not page.get("has_more"):
+            return rows, True
+    return rows, False
+
+
+def _listed_intent(row: Mapping[str, Any]) -> ListedPayment:
+    currency = str(row["currency"]).upper()
+    return ListedPayment(
+        ref=str(row["id"]),
+        order=str((row.get("metadata") or {}).get(ORDER, "")),
+        is_paid=row["status"] == "succeeded",
+        currency=currency,
+        amount_nano=int(row.get("amount_received") or 0) * minor_unit(currency),
+    )
+
+
+def _listed_move(row: Mapping[str, Any], ref: str, amount: int, payment: str) -> ListedMove:
+    currency = str(row["currency"]).upper()
+    nanos = abs(amount) * minor_unit(currency)
+    return ListedMove(ref=ref, payment=payment, currency=currency, amount_nano=nanos)
+
+
+def _listed_disputes(disputes: list[dict[str, Any]]) -> Iterator[ListedMove]:
+    for dispute in disputes:
+        payment = _name(dispute.get("payment_intent"))
+        for moved in dispute.get("balance_transactions") or ():
+            if int(moved["amount"]):
+                yield _listed_move(moved, str(moved["id"]), int(moved["amount"]), payment)
 
 
 def _ask(call: Callable[[], Answer]) -> Answer:
@@ -243,7 +306,7 @@ def _seen_refund(row: Mapping[str, Any], unit: int) -> SeenRefund:
     return SeenRefund(
         ref=str(row["id"]),
         ours=str((row.get("metadata") or {}).get(REFUND, "")),
-        is_failed=row.get("status") in ("failed", "canceled"),
+        is_failed=row.get("status") in ENDED_REFUNDS,
         amount_nano=int(row["amount"]) * unit,
     )
 

@@ -39,6 +39,7 @@ JOBS: dict[str, Any] = {
     "end-key-grace": gettext_lazy("End the grace of rotated keys"),
     "publish-everything": gettext_lazy("Publish everything"),
     "expire-grants": gettext_lazy("Expire granted credit"),
+    "sweep-payments": gettext_lazy("Find payments that nobody told of"),
     "watch-budgets": gettext_lazy("Tell what budgets reached"),
     "close-periods": gettext_lazy("Close months and write invoices"),
     "deliver-mail": gettext_lazy("Send mail"),

@@ -52,6 +52,7 @@ CHECKS: dict[str, Any] = {
     "credit_notes": gettext_lazy("Credit notes"),
     "upstreams": gettext_lazy("Usage reports of upstreams"),
     "rated_again": gettext_lazy("Requests rated again, by chance"),
+    "payments": gettext_lazy("Payments and the provider's list"),
     "stray_rows": gettext_lazy("Stray rows"),
     "rollups": gettext_lazy("Sums for charts"),
     "counters": gettext_lazy("Spending counters"),
