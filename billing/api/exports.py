@@ -21,7 +21,7 @@ from billing.api.spans import time_of
 from billing.queries.exports import EXPORTS, ExportTable, Span
 from turnpike.control.caller import Caller, Power
 from turnpike.control.drf import OneForm, OperatorView, TenantView
-from turnpike.control.exports import ENCODERS, Chunk, CsvEncoder, ParquetEncoder, stream_table
+from turnpike.control.exports import ENCODERS, Chunk, CsvEncoder, ParquetEncoder, TableStream
 from turnpike.control.scope import platform_scope, tenant_scope
 from turnpike.kernel import clock
 from turnpike.kernel.errors import InvalidInput
@@ -148,7 +148,7 @@ def export_answer(
 
     encoder = ENCODERS[form]()
     response = StreamingHttpResponse(
-        stream_table(table.columns, read, encoder), content_type=encoder.media_type
+        TableStream(table.columns, read, encoder), content_type=encoder.media_type
     )
     name = f"{table.name}-{span.since:%Y%m%d}-{span.until:%Y%m%d}.{encoder.ending}"
     response["content-disposition"] = f'attachment; filename="{name}"'

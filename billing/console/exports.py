@@ -95,6 +95,12 @@ def export_links(name: str, *arguments: str, **query: str) -> list[ExportLink]:
     return found
 
 
+def operator_export_links(table: str, *, tenant: str = "") -> list[ExportLink]:
+    """The same for operators: of one tenant's rows, or of everybody's."""
+    query = {"tenant": tenant} if tenant else {}
+    return export_links("operator-table-export", table, **query)
+
+
 def _months_before(first: datetime, count: int) -> datetime:
     """The first of the month so many months before."""
     month = first.year * 12 + first.month - 1 - count

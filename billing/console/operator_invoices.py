@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from accounts.console.operators import OperatorPage, ReasonForm
-from billing.console.exports import export_links
+from billing.console.exports import operator_export_links
 from billing.console.invoices import line_context
 from billing.models.invoices import RATE_PPM_MAX, Invoice, Seller, TaxRate
 from billing.queries.documents import KINDS, STATUSES, TONES, document_uuid, sheet_of
@@ -111,7 +111,7 @@ class InvoicesPage(OperatorPage):
                 "rows": [_words(row) for row in shown],
                 "next": shown[-1].pk if len(found) > SHOWN else None,
                 "status": status,
-                "exports": export_links("operator-table-export", "invoices"),
+                "exports": operator_export_links("invoices"),
                 "statuses": [("", _("All")), *STATUSES.items()],
                 "open_sums": _open_sums(),
                 "has_seller": find_default_seller() is not None,

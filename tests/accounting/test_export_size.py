@@ -17,7 +17,7 @@ from billing.queries.exports import EXPORTS, Span
 from tests.billing.export_world import parquet_rows
 from tests.billing.usage_world import make_shop
 from tests.scale.bulk import DAYS, fill, make_crowd
-from turnpike.control.exports import ENCODERS, Chunk, stream_table
+from turnpike.control.exports import ENCODERS, Chunk, TableStream
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import clock
 
@@ -34,7 +34,7 @@ def stream(name: str, form: str, span: Span) -> AsyncIterator[bytes]:
         with platform_scope("tests"):
             return EXPORTS[name].read(span, place)
 
-    return stream_table(EXPORTS[name].columns, read, ENCODERS[form]())
+    return TableStream(EXPORTS[name].columns, read, ENCODERS[form]())
 
 
 def peak_of(name: str, form: str, span: Span) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from django.db.models import Sum
 from rest_framework.test import APIClient
 
 from accounts.models import AuditEvent, Role
-from billing.console.exports import export_links
+from billing.console.exports import operator_export_links
 from billing.models.ledger import DEBIT, LedgerAccount, LedgerEntry
 from billing.models.usage import UsageEvent
 from billing.queries import exports
@@ -22,7 +22,7 @@ from billing.queries.exports import EXPORTS
 from billing.services.wallet import grant_credit
 from tests.accounts.factories import make_member, make_user, management_client, signed_in
 from tests.billing.export_world import OCTOBER as SPAN
-from tests.billing.export_world import csv_rows, fetch, parquet_rows
+from tests.billing.export_world import csv_rows, fetch, joined, parquet_rows
 from tests.billing.invoice_world import (
     CLOSED,
     NOVEMBER,
@@ -41,7 +41,7 @@ from tests.console.console_world import client_for
 from tests.support.servers import ROOT
 from turnpike.contracts.usage import STATUS_OF_RANK
 from turnpike.control.caller import Power
-from turnpike.control.exports import Kind
+from turnpike.control.exports import STREAMS_MAX, Chunk, CsvEncoder, Kind, TableStream
 from turnpike.control.formats import spreadsheet_cell
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import clock
@@ -270,9 +270,34 @@ def test_a_query_that_cannot_be_answered_is_refused() -> None:
         assert answer.json()["errors"][0]["field"] == field
 
 
+def nothing(_after: Any) -> Chunk:
+    """A table without rows."""
+    return Chunk(rows=[], next_place=None)
+
+
+def test_only_so_many_files_are_read_at_once() -> None:
+    client, path = operator(), "/api/v1/operator/exports/ledger"
+    columns = EXPORTS["ledger"].columns
+    streams = [TableStream(columns, nothing, CsvEncoder()) for _ in range(STREAMS_MAX)]
+
+    refused = client.get(path, SPAN)
+    assert (refused.status_code, refused.json()["code"]) == (429, "limit_reached")
+    # One whose reader has gone makes room for one more, and so does one that was read.
+    streams[0].close()
+    for _ in range(2):
+        assert fetch(client, path, **SPAN)
+    streams[0].close()
+    again = TableStream(columns, nothing, CsvEncoder())
+    assert client.get(path, SPAN).status_code == 429
+    for stream in (again, *streams):
+        stream.close()
+
+
 def test_who_may_take_what(shop: Shop) -> None:
     def status(client: Any, path: str) -> int:
-        return int(client.get(f"/api/v1/{path}", SPAN).status_code)
+        answer = client.get(f"/api/v1/{path}", SPAN)
+        assert not answer.streaming or joined(answer)
+        return int(answer.status_code)
 
     scopes = {"ledger": Power.BILLING_READ, "usage": Power.REQUESTS_READ}
     for name, power in {**scopes, "invoices": Power.BILLING_READ}.items():
@@ -316,6 +341,7 @@ def test_pages_lead_to_the_files(shop: Shop) -> None:
         (member, "/console/usage?period=90d", {"usage"}),
         (staff, f"/operator/ledger?tenant={shop.tenant.public_id}", {"ledger"}),
         (staff, "/operator/invoices", {"invoices"}),
+        (staff, "/operator/logs", {"usage"}),
     ):
         links = links_of(client.get(path).content.decode())
         assert {re.findall(r"/exports/(\w+)", link)[0] for link in links} == tables, path
@@ -333,7 +359,7 @@ def test_pages_lead_to_the_files(shop: Shop) -> None:
 
 
 def test_links_name_three_spans_that_end_where_the_next_begins() -> None:
-    links = export_links("operator-table-export", "usage", tenant="ten_x")
+    links = operator_export_links("usage", tenant="ten_x")
 
     assert len(links) == 3
     assert all("tenant=ten_x" in link.csv and "format=csv" in link.csv for link in links)

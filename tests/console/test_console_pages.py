@@ -10,6 +10,7 @@ from django.urls import URLPattern
 
 from accounts.models import Role
 from tests.accounts.factories import make_invite, make_user, make_webhook
+from tests.billing.export_world import joined
 from tests.console.console_world import World, client_for, key_form, make_document, make_world
 from turnpike.control.scope import platform_scope
 from turnpike.web.console_urls import console
@@ -198,6 +199,7 @@ def ask(client: Client, world: World, method: str, name: str) -> int:
         asked = {"workspace": world.shop.workspace.public_id, "request": {}}
         return client.post(where, asked, content_type="application/json").status_code
     answer = client.get(where) if method == "GET" else client.post(where, body(world, name))
+    assert not answer.streaming or joined(answer)
     return answer.status_code
 
 

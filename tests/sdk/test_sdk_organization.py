@@ -11,6 +11,7 @@ from anthropic.types.organization.invite_already_exists_error import InviteAlrea
 
 from tests.sdk.conftest import ClientFor
 from tests.support.running import Platform
+from turnpike.control.exports import STREAMS_MAX
 from turnpike.kernel import clock
 
 
@@ -104,6 +105,10 @@ def test_reports_and_files_come_over_the_wire(base_url: str, issued: dict[str, s
             answer = wire.get("/api/v1/exports/ledger", params={"format": form})
             assert answer.headers["transfer-encoding"] == "chunked"
             assert answer.content.startswith(start)
+        # Who does not read a file to its end leaves room for others.
+        for _ in range(3 * STREAMS_MAX):
+            with wire.stream("GET", "/api/v1/exports/usage") as left:
+                assert left.status_code == 200
 
 
 def test_an_api_key_has_no_say_in_it(client: anthropic.Anthropic) -> None:

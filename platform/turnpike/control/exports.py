@@ -6,6 +6,7 @@ kinds and order: programs rely on them, new ones are added at the end.
 
 import csv
 import io
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -16,12 +17,17 @@ from asgiref.sync import sync_to_async
 
 from turnpike.control.formats import spreadsheet_cell
 from turnpike.kernel import clock
+from turnpike.kernel.errors import LimitReached
 from turnpike.kernel.money import AMOUNT_DECIMALS, format_amount
 
 if TYPE_CHECKING:
     pass
 
 MONEY_DIGITS = 38
+# Files that a process reads at once: each keeps a thread and a connection for as long as it lasts.
+STREAMS_MAX = 8
+
+_places = threading.BoundedSemaphore(STREAMS_MAX)
 
 
 class Kind(StrEnum):
@@ -145,17 +151,52 @@ ENCODERS: dict[str, type[CsvEncoder | ParquetEncoder]] = {
 }
 
 
-async def stream_table(
+class TableStream:
+    """A file in parts, the rows after None first. `read` opens a transaction of its own.
+
+    Raises LimitReached where this process reads as many files already as it may. An answer closes
+    what it streams, also when its reader has gone.
+    """
+
+    def __init__(
+        self, columns: Sequence[Column], read: Callable[[Any], Chunk], encoder: Encoder
+    ) -> None:
+        self._is_open = _places.acquire(blocking=False)
+        if not self._is_open:
+            raise LimitReached("Too many files are being read. Try again shortly.")
+        self._parts = _parts(columns, read, encoder)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._parts)
+        except BaseException:
+            # At its end, broken or given up: nothing follows.
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let another file be read; a second call changes nothing."""
+        if self._is_open:
+            self._is_open = False
+            _places.release()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+async def _parts(
     columns: Sequence[Column], read: Callable[[Any], Chunk], encoder: Encoder
 ) -> AsyncIterator[bytes]:
-    """The file in parts, the rows after None first. `read` opens a transaction of its own."""
     yield encoder.begin(columns)
-    place: Any = None
+    after: Any = None
     while True:
-        part, place = await sync_to_async(_next_part)(read, encoder, place)
+        part, after = await sync_to_async(_next_part)(read, encoder, after)
         if part:
             yield part
-        if place is None:
+        if after is None:
             break
     yield encoder.end()
 
@@ -167,8 +208,8 @@ def csv_lines(rows: Iterable[Sequence[Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _next_part(read: Callable[[Any], Chunk], encoder: Encoder, place: Any) -> tuple[bytes, Any]:
-    chunk = read(place)
+def _next_part(read: Callable[[Any], Chunk], encoder: Encoder, after: Any) -> tuple[bytes, Any]:
+    chunk = read(after)
     return encoder.write(chunk.rows), chunk.next_place
 
 

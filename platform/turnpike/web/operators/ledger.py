@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy
 from accounts.access import access_any_tenant
 from accounts.console.operators import OperatorPage, ReasonForm
 from accounts.models import Tenant
-from billing.console.exports import export_links
+from billing.console.exports import operator_export_links
 from billing.models.ledger import DEBIT, LedgerTxn
 from billing.models.upkeep import ReconciliationRun
 from billing.queries.documents import MOVEMENTS
@@ -126,11 +126,7 @@ class LedgerPage(OperatorPage):
                 "postings": [_posting(row) for row in shown],
                 "next": shown[-1].pk if len(found) > SHOWN else None,
                 "chosen": chosen,
-                "exports": export_links(
-                    "operator-table-export",
-                    "ledger",
-                    **({"tenant": chosen["tenant"]} if chosen["tenant"] else {}),
-                ),
+                "exports": operator_export_links("ledger", tenant=chosen["tenant"]),
                 "kinds": sorted(MOVEMENTS.items(), key=lambda item: str(item[1])),
                 "form": form,
                 "is_form_open": status != 200 or "new" in request.GET,

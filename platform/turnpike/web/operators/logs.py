@@ -11,6 +11,7 @@ from django.utils.translation import gettext_lazy
 
 from accounts.console.operators import OperatorPage
 from accounts.models import ApiKey, Tenant, Workspace
+from billing.console.exports import operator_export_links
 from billing.console.logs import KNOWLEDGE, rows_of
 from billing.models.upstreams import Upstream
 from billing.queries.documents import COMPONENTS, correction_keys
@@ -80,6 +81,7 @@ class LogsPage(OperatorPage):
                 "requests": _rows(shown),
                 "next": str(shown[-1]["request_id"]) if len(found) > SHOWN else "",
                 "chosen": chosen,
+                "exports": operator_export_links("usage", tenant=chosen["tenant"]),
                 "spans": [(name, title) for name, (title, _span) in SPANS.items()],
                 "statuses": list(STATUSES.items()),
                 "is_filtered": any(chosen[name] for name in ("q", "tenant", "status")),
