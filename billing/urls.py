@@ -43,6 +43,7 @@ api = [
     path("billing_details", invoices.BillingDetailsView.as_view()),
     path("invoices", invoices.InvoicesView.as_view()),
     path("invoices/<str:invoice_id>", invoices.InvoiceView.as_view()),
+    path("invoices/<str:invoice_id>/pay", payments.InvoicePaymentsView.as_view()),
     path("invoices/<str:invoice_id>/pdf", invoices.InvoiceFileView.as_view()),
     path("invoices/<str:invoice_id>/lines", invoices.InvoiceLinesView.as_view()),
     path(

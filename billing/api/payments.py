@@ -13,7 +13,12 @@ from accounts.api.fields import AmountField, read
 from accounts.models import REASON_LENGTH_MAX
 from billing.models.ledger import CreditGrant
 from billing.models.payments import Payment
-from billing.services.payments.orders import record_transfer, start_top_up
+from billing.queries.documents import get_document
+from billing.services.payments.orders import (
+    record_transfer,
+    start_invoice_payment,
+    start_top_up,
+)
 from billing.services.payments.refunds import refund_payment
 from billing.services.redemption import CodeTerms, create_code, redeem_code
 from turnpike.control.caller import Power
@@ -112,6 +117,26 @@ class TopUpsView(TenantView):
             key=self.money_key,
             caller=self.caller,
             return_url=f"{settings.PUBLIC_BASE_URL}/console/billing",
+            at=clock.utc_now(),
+        )
+        return Response(_payment(started.payment, url=started.url), status=201)
+
+
+class InvoicePaymentsView(TenantView):
+    """Paying an invoice by card."""
+
+    moves_money = True
+    powers: ClassVar = {"POST": Power.BILLING_WRITE}
+
+    @extend_schema(operation_id="pay_invoice", request=None, responses=PaymentSerializer)
+    def post(self, _request: Request, invoice_id: str) -> Response:
+        """Order what is still to pay: open `url` to pay it. It is settled once it was paid."""
+        assert self.caller.tenant is not None
+        started = start_invoice_payment(
+            invoice=get_document(tenant=self.caller.tenant, public_id=invoice_id),
+            key=self.money_key,
+            caller=self.caller,
+            return_url=f"{settings.PUBLIC_BASE_URL}/console/billing/invoices/{invoice_id}",
             at=clock.utc_now(),
         )
         return Response(_payment(started.payment, url=started.url), status=201)

@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 from accounts.console.pages import TenantPage
 from billing.api.invoices import pdf_answer
 from billing.api.requests import parse_request_id
+from billing.console.paying import OnceForm
 from billing.models.invoices import LANGUAGES, Invoice
 from billing.queries.documents import (
     correction_keys,
@@ -25,6 +26,7 @@ from billing.queries.documents import (
 from billing.queries.requests import list_postings, list_revisions
 from billing.services.billing_details import details_of, set_details
 from billing.services.documents import STYLE, can_render, render_html
+from billing.services.payments.registry import has_stripe
 from turnpike.control.caller import Power
 from turnpike.control.forms import ConsoleForm
 from turnpike.kernel import ids
@@ -87,6 +89,9 @@ class InvoicePage(_DocumentPage):
                 "section": "console-billing",
                 "languages_of_files": LANGUAGES,
                 "can_render": can_render(),
+                "pay_form": OnceForm()
+                if has_stripe() and self.caller.has_power(Power.BILLING_WRITE)
+                else None,
             },
         )
 

@@ -12,8 +12,9 @@ from django.utils.translation import gettext_lazy
 
 from accounts.console.pages import TenantPage
 from billing.models.payments import CreditPlan
+from billing.queries.documents import get_document
 from billing.services.billing_details import details_of, find_default_seller
-from billing.services.payments.orders import start_top_up
+from billing.services.payments.orders import start_invoice_payment, start_top_up
 from billing.services.payments.plans import WARN_DAYS_MAX, plan_of, set_plan
 from billing.services.payments.registry import has_stripe
 from billing.services.redemption import TYPED_LENGTH_MAX, redeem_code
@@ -23,15 +24,20 @@ from turnpike.kernel import clock, ids
 from turnpike.kernel.errors import InvalidInput
 
 
-class TopUpForm(ConsoleForm):
-    """An amount that is paid by card."""
+class OnceForm(ConsoleForm):
+    """Something that is ordered once, however often it is sent."""
 
     once = forms.CharField(widget=forms.HiddenInput, max_length=36)
-    amount_nano = AmountField(label=gettext_lazy("Amount"), initial="25.00")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["once"].initial = str(ids.uuid7())
+
+
+class TopUpForm(OnceForm):
+    """An amount that is paid by card."""
+
+    amount_nano = AmountField(label=gettext_lazy("Amount"), initial="25.00")
 
 
 class ReloadForm(ConsoleForm):
@@ -112,6 +118,28 @@ class TopUpPage(_PayingPage):
         started = start_top_up(
             tenant=self.tenant,
             amount=form.cleaned_data["amount_nano"] or 0,
+            key=form.cleaned_data["once"],
+            caller=self.caller,
+            return_url=f"{settings.PUBLIC_BASE_URL}{self.back()}",
+            at=clock.utc_now(),
+        )
+        return redirect(started.url)
+
+
+class PayInvoicePage(_PayingPage):
+    """Paying an invoice by card."""
+
+    def back(self) -> str:
+        """The invoice."""
+        return reverse("console-invoice", args=[self.kwargs["invoice_id"]])
+
+    def post(self, request: HttpRequest, invoice_id: str) -> HttpResponse:
+        """Lead to the provider's page."""
+        form = OnceForm(request.POST)
+        if not form.is_valid():
+            return self.refused(form)
+        started = start_invoice_payment(
+            invoice=get_document(tenant=self.tenant, public_id=invoice_id),
             key=form.cleaned_data["once"],
             caller=self.caller,
             return_url=f"{settings.PUBLIC_BASE_URL}{self.back()}",

@@ -16,7 +16,7 @@ REFERENCE_LENGTH_MAX = 200
 
 
 class Payment(PublicModel):
-    """Money that a tenant pays ahead, from the order to its end."""
+    """Money that a tenant pays, ahead or for an invoice, from the order to its end."""
 
     public_prefix: ClassVar[str] = "pay"
 
@@ -34,11 +34,16 @@ class Payment(PublicModel):
         CHECKOUT = "checkout"
         AUTO_RELOAD = "auto_reload"
         TRANSFER = "transfer"
+        INVOICE = "invoice"
 
     tenant = models.ForeignKey("accounts.Tenant", on_delete=models.PROTECT, related_name="payments")
     provider = models.CharField(max_length=20)
     kind = models.CharField(max_length=20, choices=Kind.choices)
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.STARTED)
+    # What is paid; without one the money is credit.
+    invoice = models.ForeignKey(
+        "billing.Invoice", null=True, blank=True, on_delete=models.PROTECT, related_name="payments"
+    )
     amount_nano = models.BigIntegerField()
     currency = models.CharField(max_length=3)
     # Given back, and at the moment withdrawn by a bank.
@@ -60,6 +65,11 @@ class Payment(PublicModel):
                 condition=Q(amount_nano__gt=0, refunded_nano__gte=0, disputed_nano__gte=0)
                 & Q(refunded_nano__lte=F("amount_nano")),
                 name="payment_amounts",
+            ),
+            models.CheckConstraint(
+                condition=Q(invoice__isnull=False, kind="invoice")
+                | ~Q(kind="invoice") & Q(invoice__isnull=True),
+                name="payment_of_an_invoice",
             ),
             models.UniqueConstraint(
                 fields=["provider", "payment_ref"],

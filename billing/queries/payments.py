@@ -23,6 +23,7 @@ PAYMENT_KINDS: Mapping[str, Any] = {
     Payment.Kind.CHECKOUT: _("Top-up by card"),
     Payment.Kind.AUTO_RELOAD: _("Auto-reload"),
     Payment.Kind.TRANSFER: _("Bank transfer"),
+    Payment.Kind.INVOICE: _("Invoice by card"),
 }
 REFUND_STATES: Mapping[str, tuple[Any, str]] = {
     PaymentReversal.Status.ASKED: (_("On its way"), "warn"),

@@ -59,7 +59,10 @@ class StripeServer:
         order = self.objects[session]
         given = order["payment_intent_data"]
         intent = self._intent(
-            order["amount_total"], order["currency"], given["metadata"], saves=True
+            order["amount_total"],
+            order["currency"],
+            given["metadata"],
+            saves="setup_future_usage" in given,
         )
         self._succeed(intent)
         intent |= changes

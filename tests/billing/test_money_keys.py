@@ -65,6 +65,17 @@ def top_up() -> Call:
     return Call(client_of(make_tenant(), Role.BILLING), "top_ups", {"amount": "10"})
 
 
+def invoice_by_card() -> Call:
+    make_partitions(OCTOBER, months=3)
+    with_seller()
+    shop = postpaid_shop()
+    post_events([event_at(shop, OCTOBER + timedelta(days=1), usage=tokens(1_000_000))])
+    close_months(NOVEMBER + CLOSED)
+    finalize_all(NOVEMBER + CLOSED)
+    path = f"invoices/{documents(shop)[0].public_id}/pay"
+    return Call(client_of(shop.tenant, Role.BILLING), path, {})
+
+
 def redemption() -> Call:
     terms = CodeTerms(amount=TEN, uses_max=9)
     code = create_code(terms=terms, key="code", reason="x", caller=OPERATOR)
@@ -147,6 +158,7 @@ TENANT, PAYMENT = "operator/tenants/{tenant_id}", "operator/payments/{payment_id
 DOCUMENT = "operator/invoices/{invoice_id}"
 MONEY: dict[str, Callable[[], Call]] = {
     "top_ups": top_up,
+    "invoices/{invoice_id}/pay": invoice_by_card,
     "redemptions": redemption,
     f"{TENANT}/transfers": transfer,
     f"{TENANT}/grants": grant,

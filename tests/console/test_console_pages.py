@@ -69,6 +69,7 @@ MATRIX: dict[tuple[str, str], Rule] = {
     ("GET", "console-invoice-line"): Rule(roles=PAYERS),
     ("GET", "console-invoice-pdf"): Rule(roles=PAYERS),
     ("GET", "console-invoice-print"): Rule(roles=PAYERS),
+    ("POST", "console-invoice-pay"): Rule(roles=PAYERS, status=302),
     ("GET", "console-members"): Rule(roles=BUILDERS),
     ("POST", "console-members"): Rule(roles=MANAGERS),
     ("POST", "console-member"): Rule(roles=MANAGERS, status=302),
@@ -113,6 +114,7 @@ ABOUT_A_ROW = {
     "console-invoice",
     "console-invoice-line",
     "console-invoice-print",
+    "console-invoice-pay",
     "console-invoice-pdf",
     "console-playground-stream",
 }
@@ -187,6 +189,7 @@ def body(world: World, name: str) -> dict[str, object]:
         "console-tenant": {"tenant": world.shop.tenant.public_id},
         "console-settings": {"name": "Acme & Sons"},
         "console-mail": {},
+        "console-invoice-pay": {"once": once},
     }.get(name, {})
 
 

@@ -14,9 +14,11 @@ from django.db.models import F
 
 from accounts.services.audit import record_audit
 from accounts.services.webhook_events import emit_payment_received
-from billing.locks import lock_wallet
+from billing.locks import lock_invoice, lock_wallet
+from billing.models.invoices import Invoice
 from billing.models.ledger import LedgerTxn
 from billing.models.payments import Payment, PaymentReversal
+from billing.services.invoice_payments import pay_invoice
 from billing.services.ledger import Line, account_for, credit, debit, post, reverse
 from billing.services.payments.plans import note_failure, note_success, switch_off
 from billing.services.payments.provider import Move, MoveKind, Seen, SeenPayment, SeenRefund
@@ -96,14 +98,16 @@ def _check(payment: Payment, seen: SeenPayment) -> None:
 def _take(payment: Payment, seen: SeenPayment, at: datetime) -> None:
     if payment.is_paid:
         return
-    top_up(
-        tenant=payment.tenant_id,
-        amount=payment.amount_nano,
-        idempotency_key=f"{payment.provider}:{seen.ref}",
-        actor=payment.actor,
-        provider=payment.provider,
-        reason=payment.public_id,
-    )
+    left = payment.amount_nano - _pay_invoice(payment, seen, at)
+    if left:
+        top_up(
+            tenant=payment.tenant_id,
+            amount=left,
+            idempotency_key=f"{payment.provider}:{seen.ref}",
+            actor=payment.actor,
+            provider=payment.provider,
+            reason=payment.public_id,
+        )
     payment.status, payment.settled_at, payment.failure = Payment.Status.PAID, at, ""
     payment.save(update_fields=["status", "settled_at", "failure"])
     note_success(payment, card=seen.card)
@@ -114,6 +118,28 @@ def _take(payment: Payment, seen: SeenPayment, at: datetime) -> None:
         currency=payment.currency,
         provider=payment.provider,
     )
+
+
+def _pay_invoice(payment: Payment, seen: SeenPayment, at: datetime) -> int:
+    """Settle the invoice that was paid, as far as it still asks; how much that took.
+
+    It may have been paid, credited or voided meanwhile: what it no longer asks for is credit.
+    """
+    if payment.invoice_id is None:
+        return 0
+    invoice = lock_invoice(invoice=payment.invoice_id)
+    is_open = invoice.status == Invoice.Status.OPEN
+    amount = min(payment.amount_nano, invoice.open_nano) if is_open else 0
+    if amount > 0:
+        pay_invoice(
+            invoice=invoice.pk,
+            amount=amount,
+            idempotency_key=seen.ref,
+            at=at,
+            actor=payment.actor,
+            provider=payment.provider,
+        )
+    return max(0, amount)
 
 
 def _end(payment: Payment, seen: SeenPayment, at: datetime) -> None:

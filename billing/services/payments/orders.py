@@ -1,4 +1,4 @@
-"""start_top_up, record_transfer: how money that a tenant pays ahead is ordered, or told of.
+"""start_top_up, start_invoice_payment, record_transfer: how money is ordered, or told of.
 
 An order moves nothing. What is paid by a provider is credited when its webhook says so; what was
 transferred, when an operator records it.
@@ -9,6 +9,7 @@ from datetime import datetime
 
 from accounts.services.audit import record_audit
 from billing.locks import lock_wallet
+from billing.models.invoices import Invoice
 from billing.models.ledger import Wallet
 from billing.models.payments import CreditPlan, Payment
 from billing.services.payments.bounds import check_amount
@@ -41,35 +42,64 @@ def start_top_up(
 
     The credit comes when the provider's webhook says that it was paid, never from here.
     """
-    provider = checkout_provider()
     with platform_scope("billing.start_top_up"):
         wallet = Wallet.objects.filter(tenant_id=tenant).first() or Wallet(tenant_id=tenant)
         check_amount(amount, wallet.currency)
-        full_key = f"{provider.name}:{tenant}:{key}"
-        if Payment.objects.filter(idempotency_key=full_key).exists():
-            raise Conflict("This top-up was started before. Start another one.")
-        since = at.replace(hour=0, minute=0, second=0, microsecond=0)
-        orders = Payment.objects.filter(tenant_id=tenant, created_at__gte=since)
-        if orders.filter(status=Payment.Status.STARTED).count() >= STARTED_MAX:
-            raise LimitReached("Too many top-ups were started today and not paid.")
-        payment = Payment.objects.create(
+        order = Payment(
             tenant_id=tenant,
-            provider=provider.name,
             kind=Payment.Kind.CHECKOUT,
             amount_nano=amount,
             currency=wallet.currency,
-            idempotency_key=full_key,
             actor=caller.actor,
         )
-        try:
-            checkout = provider.start_checkout(
-                order_of(payment), card=find_card(tenant, provider.name), return_url=return_url
-            )
-        except Declined as error:
-            raise Conflict(f"The payment provider refused: {error}") from error
-        payment.order_ref = checkout.ref
-        payment.save(update_fields=["order_ref"])
-        _audit(payment, "payment.started", caller)
+        return _start(order, key=key, caller=caller, return_url=return_url, at=at)
+
+
+def start_invoice_payment(
+    *, invoice: Invoice, key: str, caller: Caller, return_url: str, at: datetime
+) -> Started:
+    """Order what is still to pay on an invoice; it is settled when the provider's webhook says so.
+
+    Raises Conflict where there is nothing to pay, or cards are not taken here.
+    """
+    with platform_scope("billing.start_invoice_payment"):
+        row = Invoice.objects.get(pk=invoice.pk)
+        if row.kind != Invoice.Kind.INVOICE or row.status != Invoice.Status.OPEN:
+            raise Conflict("There is nothing to pay on this document.")
+        if row.open_nano <= 0:
+            raise Conflict("There is nothing left to pay on this invoice.")
+        order = Payment(
+            tenant_id=row.tenant_id,
+            kind=Payment.Kind.INVOICE,
+            invoice=row,
+            amount_nano=row.open_nano,
+            currency=row.currency,
+            actor=caller.actor,
+        )
+        return _start(order, key=key, caller=caller, return_url=return_url, at=at)
+
+
+def _start(payment: Payment, *, key: str, caller: Caller, return_url: str, at: datetime) -> Started:
+    """Keep an order and tell the provider of it; runs in the caller's scope."""
+    provider, tenant = checkout_provider(), payment.tenant_id
+    payment.provider = provider.name
+    payment.idempotency_key = f"{provider.name}:{tenant}:{key}"
+    if Payment.objects.filter(idempotency_key=payment.idempotency_key).exists():
+        raise Conflict("This top-up was started before. Start another one.")
+    since = at.replace(hour=0, minute=0, second=0, microsecond=0)
+    orders = Payment.objects.filter(tenant_id=tenant, created_at__gte=since)
+    if orders.filter(status=Payment.Status.STARTED).count() >= STARTED_MAX:
+        raise LimitReached("Too many top-ups were started today and not paid.")
+    payment.save(force_insert=True)
+    try:
+        checkout = provider.start_checkout(
+            order_of(payment), card=find_card(tenant, provider.name), return_url=return_url
+        )
+    except Declined as error:
+        raise Conflict(f"The payment provider refused: {error}") from error
+    payment.order_ref = checkout.ref
+    payment.save(update_fields=["order_ref"])
+    _audit(payment, "payment.started", caller)
     return Started(payment=payment, url=checkout.url)
 
 
@@ -125,7 +155,8 @@ def order_of(payment: Payment) -> Order:
         payment=payment.public_id,
         tenant=payment.tenant.public_id,
         currency=payment.currency,
-        title="API credit",
+        title="API credit" if payment.invoice is None else f"Invoice {payment.invoice.number}",
+        keeps_card=payment.invoice is None,
         amount_nano=payment.amount_nano,
     )
 

@@ -36,6 +36,8 @@ class Order:
     tenant: str
     currency: str
     title: str
+    # Whether the card is kept for auto-reload.
+    keeps_card: bool = True
     amount_nano: int
 
 

@@ -73,11 +73,16 @@ class StripeProvider:
             "line_items": [{"quantity": 1, "price_data": price}],
             "client_reference_id": order.payment,
             "metadata": names,
-            "payment_intent_data": {"metadata": names, "setup_future_usage": "off_session"},
+            "payment_intent_data": {"metadata": names},
             "success_url": return_url,
             "cancel_url": return_url,
         }
-        params |= {"customer": card.customer} if card else {"customer_creation": "always"}
+        if order.keeps_card:
+            params["payment_intent_data"]["setup_future_usage"] = "off_session"
+        if card is not None:
+            params["customer"] = card.customer
+        elif order.keeps_card:
+            params["customer_creation"] = "always"
         session = _ask(
             lambda: self._client.v1.checkout.sessions.create(
                 params,  # type: ignore[arg-type]

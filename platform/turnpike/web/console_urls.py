@@ -49,6 +49,7 @@ console = routes(
     ("billing/details", invoices.DetailsPage, "console-billing-details"),
     ("billing/requests/<str:request_id>", invoices.EntriesPage, "console-entries"),
     ("billing/invoices/<str:invoice_id>", invoices.InvoicePage, "console-invoice"),
+    ("billing/invoices/<str:invoice_id>/pay", paying.PayInvoicePage, "console-invoice-pay"),
     ("billing/invoices/<str:invoice_id>/pdf", invoices.InvoiceFilePage, "console-invoice-pdf"),
     ("billing/invoices/<str:invoice_id>/print", invoices.PrintPage, "console-invoice-print"),
     (
