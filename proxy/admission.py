@@ -113,6 +113,7 @@ class Admitter:
             request_id=ask.request_id,
             view=view,
             route=decision.route,
+            model=decision.route.model.model,
             spec=decision.spec,
             members=decision.members,
             discount_bp=view.terms.discount_bp,
@@ -162,7 +163,11 @@ class Admitter:
                     raise
                 view, is_current = newer, True
                 continue
-            admission = await self._ask_limiter(decision.spec, view)
+            begun_at = clock.monotonic_seconds()
+            admission = await self._limiter.admit(decision.spec, terms=view.terms)
+            METRICS.admit_seconds.observe(clock.monotonic_seconds() - begun_at)
+            if admission.code != GRANTED or admission.is_local:
+                await self._note_unusual(view, admission)
             if admission.code == GRANTED or admission.is_granted:
                 return decision, view, admission
             if not admission.is_policy_stale:
@@ -243,19 +248,13 @@ class Admitter:
             raise
         return msgspec.structs.replace(ask, upstream=upstream), view
 
-    async def _ask_limiter(self, spec: Spec, view: View) -> Admission:
-        begun_at = clock.monotonic_seconds()
-        admission = await self._limiter.admit(spec, terms=view.terms)
-        METRICS.admit_seconds.observe(clock.monotonic_seconds() - begun_at)
-        if admission.code == GRANTED and not admission.is_local:
-            return admission
+    async def _note_unusual(self, view: View, admission: Admission) -> None:
         if admission.is_local or admission.reason == REASON_AWAY:
             outcome = "admitted" if admission.is_local else "refused"
             METRICS.fallback_admissions.labels(outcome).inc()
         if admission.is_tenant_cold:
             with suppress(RedisAway):
-                await self._store.mark_cold(spec.tenant)
-        return admission
+                await self._store.mark_cold(view.key.tenant)
 
     async def _current(self, view: View) -> View:
         """The same view while its versions are in force, else a fresh one."""

@@ -26,6 +26,10 @@ class Ending:
 
     async def write_down(self, exchange: Exchange) -> Ended:
         """Journal the end. After this the request is charged, whatever dies."""
+        return self.write_now(exchange) or await self.hold_more(exchange)
+
+    def write_now(self, exchange: Exchange) -> Ended | None:
+        """The same where nobody need be asked; None: `hold_more` comes first."""
         outcome = exchange.outcome
         outcome.usage = exchange.name_models(outcome.usage)
         if outcome.rank == words.RANK_REPORTED and exchange.wants is NOTHING:
@@ -38,10 +42,18 @@ class Ending:
                 output_chars=outcome.output_chars,
             )
         worth = exchange.worth_micro()
+        return self._write(exchange, worth) if worth <= exchange.hold_micro else None
+
+    async def hold_more(self, exchange: Exchange) -> Ended:
+        """Hold what an answer is worth, as far as that can be had, and journal the end."""
+        worth = exchange.worth_micro()
+        await self._raise_hold(exchange, worth)
+        return self._write(exchange, worth)
+
+    def _write(self, exchange: Exchange, worth: int) -> Ended:
+        outcome, amount = exchange.outcome, worth
         if worth > exchange.hold_micro:
-            await self._raise_hold(exchange, worth)
-        amount = min(worth, exchange.hold_micro)
-        if amount < worth:
+            amount = exchange.hold_micro
             METRICS.waived_micro.inc(worth - amount)
         event = event_json(
             exchange.members,

@@ -111,13 +111,13 @@ class Endpoints:
     async def _post(self, path: str, ask: Ask, scope: Scope, receive: Receive, send: Send) -> None:
         if TICKET_HEADER in ask.headers and path == "/v1/messages":
             ticket = self._batch_items.ticket_of(ask)
-            raw = await self._body(ask, scope, receive)
+            raw = self._body(ask, scope) or await self._read_body(ask.headers, receive)
             await self._batch_items.answer(ask, ticket, raw, send)
             return
         view = self._admitter.known(ask) or await self._admitter.authenticate(ask)
         if b"anthropic-version" not in ask.headers:
             raise ApiError(400, "invalid_request_error", "anthropic-version: header is required")
-        raw = await self._body(ask, scope, receive)
+        raw = self._body(ask, scope) or await self._read_body(ask.headers, receive)
         if path == "/v1/messages":
             body = read_messages_body(raw)
             if HEADER in ask.headers:
@@ -131,7 +131,7 @@ class Endpoints:
 
     async def _chat(self, ask: Ask, scope: Scope, receive: Receive, face: ChatFace) -> None:
         view = await self._admitter.authenticate(ask)
-        raw = await self._body(ask, scope, receive)
+        raw = self._body(ask, scope) or await self._read_body(ask.headers, receive)
         body = face.read(raw, view)
         run = partial(self._pipeline.messages, face.ask_of(ask), view, body, receive)
         if HEADER in ask.headers:
@@ -190,12 +190,11 @@ class Endpoints:
             begun_at=clock.monotonic_seconds(),
         )
 
-    async def _body(self, ask: Ask, scope: Scope, receive: Receive) -> bytes:
+    def _body(self, ask: Ask, scope: Scope) -> bytes | None:
+        """The body where it came with the head; else it has to be waited for."""
         _check_framing(ask.headers)
         raw: bytes | None = scope.pop(BODY_IN_SCOPE, None)
-        if raw is None or len(raw) > self._config.body_bytes_max:
-            return await self._read_body(ask.headers, receive)
-        return raw
+        return raw if raw is not None and len(raw) <= self._config.body_bytes_max else None
 
     async def _read_body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         """The whole body within its deadline. Raises ApiError 413 or 408, or ClientGone."""

@@ -35,6 +35,7 @@ class Exchange(msgspec.Struct, kw_only=True):
     request_id: str
     view: View
     route: Route
+    model: str  # that answers, by our name for it
     spec: Spec
     members: bytes  # of its event, as far as they are known at admission
     discount_bp: int
@@ -66,11 +67,6 @@ class Exchange(msgspec.Struct, kw_only=True):
     _usage_version: int = -1
     _usage_json: bytes = b"{}"
     _lines: list[rating.UsageLine] | None = None
-
-    @property
-    def model(self) -> str:
-        """The model that answers, by our name for it."""
-        return self.route.model.model
 
     @property
     def usage(self) -> Mapping[str, Any]:

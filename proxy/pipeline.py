@@ -250,7 +250,7 @@ class Pipeline:
             upstream_request_id=header_of(response.headers, b"request-id"),
             usage=outcome.usage,
         )
-        ended = await self._ending.write_down(exchange)
+        ended = self._ending.write_now(exchange) or await self._ending.hold_more(exchange)
         headers = [*upstream_response_headers(response.headers), *self._headers(exchange)]
         await send_answer(send, response.status, headers, payload)
         await self._settlement.settle(ended)

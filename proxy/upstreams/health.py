@@ -110,9 +110,11 @@ class HealthBoard:
         peer.trials += peer.is_open
         return peer.is_open
 
-    def end(self, upstream: int, *, is_trial: bool) -> None:
-        """The request that `begin` counted is over."""
+    def end(self, upstream: int, *, is_trial: bool, is_whole: bool = False) -> None:
+        """The request that `begin` counted is over; `is_whole`: its answer came to its end."""
         peer = self._peers.get(upstream) or self.peer(upstream)
+        if is_whole:
+            peer.broken_in_row = 0
         if peer.in_flight > 0:
             peer.in_flight -= 1
         if is_trial:
@@ -143,12 +145,6 @@ class HealthBoard:
         """An answer that had begun well broke off: many in a row say as much as no answers do."""
         self._heard(upstream).broken_in_row += 1
         self.note_failure(upstream)
-
-    def note_whole(self, upstream: int) -> None:
-        """An answer came to its end."""
-        peer = self._peers.get(upstream)
-        if peer is not None:
-            peer.broken_in_row = 0
 
     def note_alive(self, upstream: int) -> None:
         """A check found it alive: if it was found dead before, requests may try it at once.

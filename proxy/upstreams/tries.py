@@ -151,9 +151,9 @@ class Tries:
         """The attempt that runs is over, however it ended."""
         if self._is_running:
             self._is_running = False
-            if self._is_served and not self._is_broken:
-                self._board.note_whole(self.hop.upstream.upstream)
-            self._board.end(self.hop.upstream.upstream, is_trial=self._is_trial)
+            is_whole = self._is_served and not self._is_broken
+            upstream = self.hop.upstream.upstream
+            self._board.end(upstream, is_trial=self._is_trial, is_whole=is_whole)
         if self._lease is not None:
             self._lease.release()
             self._lease = None

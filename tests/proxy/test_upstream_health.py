@@ -284,7 +284,7 @@ def test_it_opens_when_answers_begin_and_break_off_one_after_the_other(
     for number in range(FAILURES_IN_ROW_MAX):
         board.note_good(1)
         if is_one_whole and number == 2:
-            board.note_whole(1)
+            board.end(1, is_trial=False, is_whole=True)
         board.note_broken_off(1)
         # So seldom that no window ever sees enough of them.
         clock.now_ms += WINDOW_MS
