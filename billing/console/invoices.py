@@ -185,6 +185,7 @@ class DetailsPage(TenantPage):
     def _form(self, form: DetailsForm, *, status: int = 200) -> HttpResponse:
         context: dict[str, Any] = {
             "form": form,
+            "shown": details_of(self.tenant),
             "may_change": self.caller.has_power(Power.BILLING_WRITE),
             "section": "console-billing",
         }

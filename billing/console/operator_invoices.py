@@ -257,7 +257,11 @@ class SellerPage(OperatorPage):
         return self.done(_("Invoices go out like this from now on."), to=reverse("operator-seller"))
 
     def _form(self, form: SellerForm, *, status: int = 200) -> HttpResponse:
-        context = {"form": form, "section": "operator-invoices"}
+        context = {
+            "form": form,
+            "shown": find_default_seller(),
+            "section": "operator-invoices",
+        }
         return self.page("billing/operator_seller.html", context, status=status)
 
 

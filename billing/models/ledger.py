@@ -133,6 +133,11 @@ class LedgerEntry(models.Model):
     def __str__(self) -> str:
         return f"{self.txn_id}.{self.line}"
 
+    @property
+    def change_nano(self) -> int:
+        """What it did to the balance of its account."""
+        return self.amount if self.side == self.account.normal else -self.amount
+
 
 class Wallet(models.Model):
     """What a tenant can spend: prepaid + promo - unbilled - receivable, under one version."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import groupby
 from typing import Any
 from uuid import UUID
 
@@ -39,6 +40,21 @@ MOVEMENTS: Mapping[str, Any] = {
     "manual": gettext_lazy("Entered by hand"),
     "chargeback_returned": gettext_lazy("Chargeback won"),
 }
+ACCOUNTS: Mapping[str, Any] = {
+    "prepaid": gettext_lazy("Paid ahead"),
+    "promo": gettext_lazy("Granted credit"),
+    "unbilled": gettext_lazy("Used, not invoiced yet"),
+    "receivable": gettext_lazy("Invoiced, not paid yet"),
+    "revenue": gettext_lazy("Revenue"),
+    "promo_expense": gettext_lazy("Credit given away"),
+    "breakage": gettext_lazy("Credit that expired"),
+    "cash": gettext_lazy("Money received"),
+    "fees": gettext_lazy("Fees"),
+    "bad_debt": gettext_lazy("Debt given up"),
+    "rounding": gettext_lazy("Rounding"),
+    "tax": gettext_lazy("Tax"),
+    "correction": gettext_lazy("Correction"),
+}
 KINDS: Mapping[str, Any] = {
     Invoice.Kind.INVOICE: gettext_lazy("Invoice"),
     Invoice.Kind.CREDIT_NOTE: gettext_lazy("Credit note"),
@@ -73,6 +89,24 @@ class SheetLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SheetGroup:
+    """Lines of the same title, one below the other, and what they come to."""
+
+    title: str
+    lines: tuple[SheetLine, ...]
+
+    @property
+    def amount_nano(self) -> int:
+        """The sum of their amounts."""
+        return sum(line.row.amount_nano for line in self.lines)
+
+    @property
+    def has_details(self) -> bool:
+        """Whether its lines say more than their title."""
+        return any(line.detail for line in self.lines)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Movement:
     """What one kind of posting did to a balance in a month."""
 
@@ -94,6 +128,14 @@ class Sheet:
     opening_nano: int = 0
     closing_nano: int = 0
     movements: tuple[Movement, ...] = ()
+
+    @property
+    def groups(self) -> list[SheetGroup]:
+        """The lines in their order, those of a title together."""
+        return [
+            SheetGroup(title=title, lines=tuple(lines))
+            for title, lines in groupby(self.lines, key=lambda line: line.title)
+        ]
 
     @property
     def percents(self) -> list[tuple[InvoiceTax, str]]:

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.django_db
 KEYS = 40
 FEW, MANY = 200, 2_000
 PAGES_MIN = 40
+LINE_ROWS_MAX = 100
 
 
 @pytest.fixture
@@ -45,3 +46,7 @@ def test_more_requests_are_no_more_queries_and_no_table_is_read_whole(
     grown = {path: (before[path], len(asked.queries)) for path, asked in after.items()}
     assert {path: counts for path, counts in grown.items() if counts[0] != counts[1]} == {}
     assert [f"{path} {scan}" for path, asked in after.items() for scan in asked.scans()] == []
+    lines = [path for path in tour.paths if "/lines/" in path]
+    assert lines
+    for path in lines:
+        assert tour.ask(path, are_run=True).rows_read() <= LINE_ROWS_MAX, path

@@ -34,6 +34,17 @@ class Asked:
             if node["Node Type"] == SCAN and GROWING.match(node.get("Relation Name", ""))
         ]
 
+    def rows_read(self) -> int:
+        """How many rows of growing tables were read, where the plans were run."""
+        return sum(
+            int(
+                (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+            )
+            for _sql, plan in self.plans
+            for node in nodes(plan)
+            if GROWING.match(node.get("Relation Name", ""))
+        )
+
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A plan's nodes."""
@@ -43,23 +54,27 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def watching(*, with_plans: bool) -> Iterator[Asked]:
-    """Keep every query that is sent meanwhile; and its plan, asked for in its own transaction."""
+def watching(*, with_plans: bool, are_run: bool = False) -> Iterator[Asked]:
+    """Keep every query that is sent meanwhile; and its plan, asked for in its own transaction.
+
+    Plans that are run say how many rows they read.
+    """
     asked = Asked()
 
     def keep(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
         asked.queries.append(sql)
         if with_plans and READS.match(sql) and NAMED.search(sql):
-            asked.plans.append((sql, _explain(sql, params)))
+            asked.plans.append((sql, _explain(sql, params, is_run=are_run)))
         return execute(sql, params, many, context)
 
     with connection.execute_wrapper(keep):
         yield asked
 
 
-def _explain(sql: str, params: Any) -> dict[str, Any]:
+def _explain(sql: str, params: Any, *, is_run: bool) -> dict[str, Any]:
+    words = "ANALYZE, FORMAT JSON" if is_run else "FORMAT JSON"
     with connection.connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN (FORMAT JSON) {sql}", params)
+        cursor.execute(f"EXPLAIN ({words}) {sql}", params)
         found = cursor.fetchone()[0]
     plan: dict[str, Any] = (json.loads(found) if isinstance(found, str) else found)[0]["Plan"]
     return plan

@@ -42,9 +42,9 @@ class Tour:
         assert answer.status_code == 200, f"{path}: {answer.status_code}"
         assert answer.content
 
-    def ask(self, path: str, *, with_plans: bool = True) -> Asked:
+    def ask(self, path: str, *, with_plans: bool = True, are_run: bool = False) -> Asked:
         """The queries of a page, with their plans."""
-        with watching(with_plans=with_plans) as asked:
+        with watching(with_plans=with_plans, are_run=are_run) as asked:
             self.open(path)
         return asked
 

@@ -22,6 +22,7 @@ PAGES_MIN = 40
 ROUNDS = 5
 MEDIAN_MS_MAX = 300
 QUERIES_MAX = 60
+LINE_ROWS_MAX = 100
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +65,11 @@ def test_no_page_reads_what_grows(tour: Tour) -> None:
 
     assert "billing_ledger_txn" in large
     assert problems == []
+
+
+def test_a_line_reads_what_it_shows(tour: Tour) -> None:
+    lines = [path for path in tour.paths if "/lines/" in path]
+    read = {path: tour.ask(path, are_run=True).rows_read() for path in lines}
+
+    assert lines
+    assert {path: rows for path, rows in read.items() if rows > LINE_ROWS_MAX} == {}

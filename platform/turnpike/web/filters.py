@@ -7,6 +7,7 @@ from django import template
 from django.forms import BoundField, CheckboxInput, RadioSelect
 from django.http import HttpRequest
 
+from billing.queries.documents import ACCOUNTS, MOVEMENTS
 from turnpike.control import formats
 
 register = template.Library()
@@ -41,6 +42,24 @@ def month(at: datetime | None) -> str:
 def exact_money(nanos: int | None, currency: str = "USD") -> str:
     """An amount in nanos, exact to a millionth."""
     return formats.exact_money(nanos, currency) if is_there(nanos) else "–"
+
+
+@register.filter
+def account(kind: str) -> str:
+    """What an account of the ledger is called."""
+    return str(ACCOUNTS.get(kind, kind))
+
+
+@register.filter
+def movement(kind: str) -> str:
+    """What a posting of the ledger is called."""
+    return str(MOVEMENTS.get(kind, kind))
+
+
+@register.filter
+def signed(nanos: int, currency: str = "USD") -> str:
+    """A change of a balance, exact, with its sign."""
+    return f"{'+' if nanos > 0 else ''}{formats.exact_money(nanos, currency)}"
 
 
 @register.filter
