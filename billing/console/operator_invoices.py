@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from accounts.console.operators import OperatorPage, ReasonForm
+from accounts.console.operators import OnceForm, OperatorPage, ReasonForm
 from billing.console.exports import operator_export_links
 from billing.console.invoices import line_context
 from billing.models.invoices import RATE_PPM_MAX, Invoice, Seller, TaxRate
@@ -23,7 +23,7 @@ from billing.services.invoice_payments import pay_invoice, write_off_invoice
 from billing.services.invoices import finalize_invoice
 from turnpike.control.forms import AmountField, ConsoleForm
 from turnpike.control.pages import parse_bigint
-from turnpike.kernel import clock, ids
+from turnpike.kernel import clock
 from turnpike.kernel.errors import InvalidInput, NotFound
 
 SHOWN = 50
@@ -31,10 +31,9 @@ DEFAULT_SELLER = "main"
 DEFAULT_TAX = "tax"
 
 
-class MoneyForm(ReasonForm):
-    """An amount and a reason; `once` makes a second click harmless."""
+class MoneyForm(OnceForm):
+    """An amount and a reason."""
 
-    once = forms.UUIDField(widget=forms.HiddenInput)
     amount = AmountField(
         label=gettext_lazy("Amount"),
         required=False,
@@ -134,14 +133,13 @@ class InvoicePage(OperatorPage):
     def get(self, _request: HttpRequest, invoice_id: str) -> HttpResponse:
         """Its facts, lines and forms."""
         row = _get(invoice_id)
-        once = ids.uuid7()
         return self.page(
             "billing/operator_invoice.html",
             {
                 "sheet": sheet_of(row),
                 "tenant_row": row.tenant,
-                "money_form": MoneyForm(initial={"once": once}, auto_id="credit_%s"),
-                "pay_form": MoneyForm(initial={"once": once}, auto_id="pay_%s"),
+                "money_form": MoneyForm(auto_id="credit_%s"),
+                "pay_form": MoneyForm(auto_id="pay_%s"),
                 "void_form": VoidForm(auto_id="void_%s"),
                 "write_off_form": ReasonForm(auto_id="write_off_%s"),
                 "is_untouched": not (row.paid_nano or row.credited_nano),

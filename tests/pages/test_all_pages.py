@@ -30,8 +30,8 @@ PICTURED = (("light", WIDE), ("dark", NARROW))
 SCREENS = ROOT / "var" / "screens"
 HEIGHT = 860
 PAGES_MIN = 70
-# Addresses that are not the page's own.
-LEADING_ON = ("/console", "/operator")
+# Addresses that are not the page's own; who is signed in sees no form for it.
+LEADING_ON = ("/console", "/operator", "/accounts/login/")
 # Sentences of three words or more that people read; what is data, code or a name is left out.
 TEXTS = """() => {
 const left = 'pre, code, textarea, kbd, script, style, noscript, option, .chip, .mono, .code,'

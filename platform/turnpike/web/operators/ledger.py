@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from accounts.access import access_any_tenant
-from accounts.console.operators import OperatorPage, ReasonForm
+from accounts.console.operators import OnceForm, OperatorPage, ReasonForm
 from accounts.models import Tenant
 from billing.console.exports import operator_export_links
 from billing.models.ledger import DEBIT, LedgerTxn
@@ -21,7 +21,6 @@ from billing.services.adjustments import KIND, post_adjustment, undo_adjustment
 from billing.services.reconciliation import reconcile_and_keep
 from turnpike.control.forms import AmountField
 from turnpike.control.pages import parse_bigint
-from turnpike.kernel import ids
 from turnpike.kernel.errors import InvalidInput, NotFound
 from turnpike.web.operators.jobs import number_of
 
@@ -60,10 +59,9 @@ CHECKS: dict[str, Any] = {
 }
 
 
-class EntryForm(ReasonForm):
+class EntryForm(OnceForm):
     """Money that a person moves by hand."""
 
-    once = forms.UUIDField(widget=forms.HiddenInput)
     tenant = forms.CharField(
         label=gettext_lazy("Tenant"),
         max_length=KEY_LENGTH_MAX,
@@ -89,7 +87,7 @@ class LedgerPage(OperatorPage):
 
     def get(self, request: HttpRequest) -> HttpResponse:
         """One page of them, and how the last reconciliation ended."""
-        return self._show(request, _new_form())
+        return self._show(request, EntryForm())
 
     def post(self, request: HttpRequest) -> HttpResponse:
         """Make an entry by hand."""
@@ -104,7 +102,7 @@ class LedgerPage(OperatorPage):
                 tenant=tenant,
                 amount=chosen["amount"] * (1 if chosen["direction"] == "give" else -1),
                 counter=chosen["counter"],
-                key=str(chosen["once"]),
+                key=chosen["once"],
                 reason=chosen["reason"],
             )
         except NotFound:
@@ -169,10 +167,6 @@ class ReconcilePage(OperatorPage):
         if run.differences:
             return self.done(_("There are differences; they are listed below."))
         return self.done(_("All books agree."))
-
-
-def _new_form() -> EntryForm:
-    return EntryForm(initial={"once": ids.uuid7()})
 
 
 def _chosen(request: HttpRequest) -> tuple[QuerySet[LedgerTxn], dict[str, str]]:
