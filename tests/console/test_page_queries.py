@@ -49,4 +49,4 @@ def test_more_requests_are_no_more_queries_and_no_table_is_read_whole(
     lines = [path for path in tour.paths if "/lines/" in path]
     assert lines
     for path in lines:
-        assert tour.ask(path, are_run=True).rows_read() <= LINE_ROWS_MAX, path
+        assert tour.ask(path, are_run=True).events_read() <= LINE_ROWS_MAX, path

@@ -34,15 +34,15 @@ class Asked:
             if node["Node Type"] == SCAN and GROWING.match(node.get("Relation Name", ""))
         ]
 
-    def rows_read(self) -> int:
-        """How many rows of growing tables were read, where the plans were run."""
+    def events_read(self) -> int:
+        """How many events were read, where the plans were run."""
         return sum(
             int(
                 (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
             )
             for _sql, plan in self.plans
             for node in nodes(plan)
-            if GROWING.match(node.get("Relation Name", ""))
+            if node.get("Relation Name", "").startswith("billing_usage_event")
         )
 
 

@@ -69,7 +69,7 @@ def test_no_page_reads_what_grows(tour: Tour) -> None:
 
 def test_a_line_reads_what_it_shows(tour: Tour) -> None:
     lines = [path for path in tour.paths if "/lines/" in path]
-    read = {path: tour.ask(path, are_run=True).rows_read() for path in lines}
+    read = {path: tour.ask(path, are_run=True).events_read() for path in lines}
 
     assert lines
     assert {path: rows for path, rows in read.items() if rows > LINE_ROWS_MAX} == {}
