@@ -1,6 +1,5 @@
 """/requests, /usage and /refusals as a tenant's program reads them with a management key."""
 
-import time
 from typing import Any
 from uuid import UUID
 
@@ -245,17 +244,13 @@ def test_ten_thousand_requests_come_in_one_answer_and_few_queries(
     _multiply(10_000)
     client = client_of(shop)
 
-    started = time.perf_counter()
     with CaptureQueriesContext(connection) as queries:
         answer = client.get("/api/v1/requests", {"limit": 10_000})
-    seconds = time.perf_counter() - started
 
     page = answer.json()
     assert len(page["data"]) == 10_000
     assert page["next_cursor"] is not None
     assert len(queries) < 30
-    # About 0.4 s where nothing else runs.
-    assert seconds < 5
 
 
 def test_usage_sums_requests_tokens_and_money_by_what_is_asked(
