@@ -4,11 +4,14 @@ import pytest
 from django.test import Client
 
 from accounts.models import User
+from tests.billing.conftest import simulator_url
 from tests.operator_console.operator_world import browser_of, make_operator
 from tests.support.flush import allow_flush
 
 # Tests with real transactions end with a flush of tables that refuse TRUNCATE.
 allow_flush()
+
+__all__ = ["simulator_url"]
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from billing.models.upstreams import Upstream
 from billing.services.differences import keep_differences
 from billing.services.findings import Difference, finding_of
 from billing.services.reconciliation import reconcile
+from billing.services.upstreams import set_credential
 from tests.accounts.factories import make_member
 from tests.billing.usage_world import MODEL, Shop, append, ingest, make_event, make_shop, rows_of
 from tests.operator_console.operator_world import REASON, audited, browser_of, make_operator
@@ -146,6 +147,24 @@ def test_an_attempt_is_charged_from_the_upstreams_evidence(lost: UUID) -> None:
     assert public not in client.get("/operator/doubts").content.decode()
     assert REASON in client.get(f"{address(lost)}?attempt=1").content.decode()
     assert [row for row in reconcile() if row.differences] == []
+
+
+def test_the_reports_of_its_day_can_be_read_now(
+    simulator_url: str, lost: UUID, upstream: Upstream
+) -> None:
+    UpstreamReportDay.objects.all().delete()
+    upstream.base_url = simulator_url
+    upstream.save()
+    set_credential(upstream=upstream, secret="sk-ant-admin-of-the-tests", name="admin")
+    client = browser_of(make_operator())
+    assert "No usage report" in client.get(f"{address(lost)}?attempt=1").content.decode()
+
+    answer = client.post(address(lost), {"attempt": "1", "action": "read"})
+
+    assert answer["location"] == f"{address(lost)}?attempt=1"
+    row = UpstreamReportDay.objects.get(upstream=upstream)
+    assert row.day == clock.datetime_of_us(ids.uuid7_ms(lost) * 1_000).date()
+    assert "No usage report" not in client.get(f"{address(lost)}?attempt=1").content.decode()
 
 
 def test_what_holds_did_not_cover_is_accepted_by_the_page(waived: UUID) -> None:

@@ -1,5 +1,6 @@
 """Usage in doubt: attempts whose answer nobody read, and what holds did not cover."""
 
+from datetime import UTC, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -31,6 +32,7 @@ from billing.services.doubts import (
     rehearse_charge,
     why_not_charged,
 )
+from billing.services.upstream_reports import compare_reports
 from turnpike.kernel import ids
 from turnpike.kernel.errors import InvalidInput, NotFound
 from turnpike.kernel.money import nanos_of_micros
@@ -50,7 +52,7 @@ KIND_TITLES: dict[str, Any] = {
     "cache_write_1h": gettext_lazy("Cache writes, 1 h"),
     "web_search": gettext_lazy("Web searches"),
 }
-ACCEPT, CHARGE = "accept", "charge"
+ACCEPT, CHARGE, READ = "accept", "charge", "read"
 
 
 class DecisionForm(ReasonForm):
@@ -139,6 +141,8 @@ class DoubtPage(OperatorPage):
     def post(self, request: HttpRequest, request_id: str) -> HttpResponse:
         """Decide, once."""
         doubt = _find(request_id, request.POST.get("attempt"))
+        if request.POST.get("action") == READ:
+            return self._read_report(doubt)
         form = DecisionForm(request.POST)
         if not form.is_valid():
             return self._show(doubt, read_evidence(doubt), form, status=400)
@@ -157,6 +161,17 @@ class DoubtPage(OperatorPage):
             return self._show(doubt, read_evidence(doubt), form, status=400)
         done = _("It was charged.") if is_charge else _("It is accepted.")
         return self.done(done, to=reverse("operator-doubts"))
+
+    def _read_report(self, doubt: Doubt) -> HttpResponse:
+        """Ask the upstreams now for the day of an attempt; what they say is kept."""
+        at = doubt.started_at.astimezone(UTC)
+        day = at.replace(hour=0, minute=0, second=0, microsecond=0)
+        compare_reports(since=day, until=day + timedelta(days=1))
+        path = reverse("operator-doubt", args=[doubt.public_id])
+        return self.done(
+            _("The usage reports of that day were asked for."),
+            to=f"{path}?attempt={doubt.attempt}",
+        )
 
     def _show(
         self, doubt: Doubt, evidence: Evidence | None, form: DecisionForm, *, status: int = 200
