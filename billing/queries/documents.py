@@ -232,7 +232,7 @@ def line_words(line: InvoiceLine) -> SheetLine:
     titles = {
         InvoiceLine.Kind.CORRECTION: _("Correction of prices"),
         InvoiceLine.Kind.PAID_AHEAD: _("Already paid from credit"),
-        InvoiceLine.Kind.CREDIT: _("Credit"),
+        InvoiceLine.Kind.CREDIT: _("Amount credited"),
     }
     if line.kind != InvoiceLine.Kind.USAGE:
         title = titles[InvoiceLine.Kind(line.kind)]
