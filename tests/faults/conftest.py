@@ -13,13 +13,14 @@ from tests.support.cluster import Cluster, running_cluster
 from turnpike.embedded import process
 from turnpike.kernel import ids, keyspace
 
-WAIT_SECONDS_MAX = 30.0
+WAIT_SECONDS_MAX = 60.0
 MODEL = "claude-sonnet-4-5"
 TENANTS: tuple[dict[str, Any], ...] = (
     {"name": "rich", "tier": "enterprise", "credit": "500"},
     # A request for 1,000 tokens holds 1.5 cents and a little: this is enough for ten and a half.
     {"name": "fence", "tier": "enterprise", "credit": "0.157"},
     {"name": "poor", "tier": "enterprise", "credit": "1"},
+    {"name": "keyed", "tier": "enterprise", "credit": "50"},
     {"name": "one slot", "tier": "enterprise", "credit": "50", "limits": {"concurrency": 1}},
     {"name": "four slots", "tier": "enterprise", "credit": "50", "limits": {"concurrency": 4}},
 )

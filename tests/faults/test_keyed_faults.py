@@ -21,7 +21,7 @@ FREE_SECONDS_MAX = LEASE_MS / 1_000 + 25.0
 @pytest.mark.alone
 async def test_a_keyed_request_whose_worker_died_is_charged_once_at_most(world: World) -> None:
     connection = sent(world, orders="delay_ms=60000")
-    await until(lambda: len(world.slots("one slot")) == 1)
+    await until(lambda: len(world.slots("keyed")) == 1)
     worker = world.cluster.worker_at(connection.sock.getsockname()[1])
 
     os.kill(worker, signal.SIGKILL)
@@ -43,7 +43,7 @@ def sent(world: World, *, orders: str = "") -> http.client.HTTPConnection:
     """A keyed request on a connection of its own, its answer not read."""
     connection = http.client.HTTPConnection("127.0.0.1", world.cluster.port, timeout=60)
     headers = {
-        "x-api-key": world.keys["one slot"],
+        "x-api-key": world.keys["keyed"],
         "anthropic-version": "2023-06-01",
         "content-type": "application/json",
         "idempotency-key": KEY,
@@ -82,4 +82,4 @@ def charged(world: World) -> list[int]:
         "SELECT sum(amount_nano)::bigint FROM billing_usage_event WHERE tenant_id = %s"
         " GROUP BY request_id"
     )
-    return [amount for (amount,) in world.cluster.rows(query, world.number_of("one slot"))]
+    return [amount for (amount,) in world.cluster.rows(query, world.number_of("keyed"))]
