@@ -350,9 +350,11 @@ class Pipeline:
             outcome.rank, outcome.usage = words.RANK_OBSERVED, meter.observed_usage()
             METRICS.cut_streams.inc()
         # Bytes that never became an event are no answer either.
-        is_broken = not (is_final or meter.is_complete or exchange.is_stopped)
-        if is_broken and exchange.tries is not None:
-            exchange.tries.note_broken()
+        if exchange.tries is not None:
+            if is_final or meter.is_complete:
+                exchange.tries.note_streamed()
+            elif not exchange.is_stopped:
+                exchange.tries.note_broken()
         exchange.end_attempt(
             words.OUTCOME_ANSWERED
             if is_final

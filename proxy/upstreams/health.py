@@ -111,7 +111,7 @@ class HealthBoard:
         return peer.is_open
 
     def end(self, upstream: int, *, is_trial: bool, is_whole: bool = False) -> None:
-        """The request that `begin` counted is over; `is_whole`: its answer came to its end."""
+        """The request that `begin` counted is over; `is_whole`: its stream came to its end."""
         peer = self._peers.get(upstream) or self.peer(upstream)
         if is_whole:
             peer.broken_in_row = 0
@@ -142,7 +142,7 @@ class HealthBoard:
             self._open(upstream, peer)
 
     def note_broken_off(self, upstream: int) -> None:
-        """An answer that had begun well broke off: many in a row say as much as no answers do."""
+        """A stream that had begun well broke off: many in a row say as much as no answers do."""
         self._heard(upstream).broken_in_row += 1
         self.note_failure(upstream)
 

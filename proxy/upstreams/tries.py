@@ -56,7 +56,7 @@ class Tries:
     _is_trial = False
     _is_running = False
     _is_served = False
-    _is_broken = False
+    _is_streamed = False
     _lease: Lease | None = None
     _again: Hop | None = None
 
@@ -99,7 +99,7 @@ class Tries:
         self.hop, self._again = hop, None
         self._count += 1
         self._is_trial = self._board.begin(hop.upstream.upstream)
-        self._is_running, self._is_served, self._is_broken = True, False, False
+        self._is_running, self._is_served, self._is_streamed = True, False, False
         return hop
 
     async def first_answer(self, ask: Callable[[Hop], Awaitable[Answer]]) -> Answer:
@@ -126,9 +126,12 @@ class Tries:
             self._board.note_good(self.hop.upstream.upstream)
 
     def note_broken(self) -> None:
-        """The answer began and broke off."""
-        self._is_broken = True
+        """The stream began and broke off."""
         self._board.note_broken_off(self.hop.upstream.upstream)
+
+    def note_streamed(self) -> None:
+        """The stream came to its end. Whole documents say nothing of how streams end."""
+        self._is_streamed = True
 
     def may_go_on(self, failure: AttemptFailed) -> bool:
         """The attempt failed: learn from it, and say whether another may be begun."""
@@ -151,9 +154,8 @@ class Tries:
         """The attempt that runs is over, however it ended."""
         if self._is_running:
             self._is_running = False
-            is_whole = self._is_served and not self._is_broken
             upstream = self.hop.upstream.upstream
-            self._board.end(upstream, is_trial=self._is_trial, is_whole=is_whole)
+            self._board.end(upstream, is_trial=self._is_trial, is_whole=self._is_streamed)
         if self._lease is not None:
             self._lease.release()
             self._lease = None
@@ -185,7 +187,6 @@ class Tries:
             # What began to answer and did not get through with it began well each time.
             note = self._board.note_broken_off if self._is_served else self._board.note_failure
             note(upstream)
-        self._is_broken = True
 
     def _nobody(self, failure: AttemptFailed | None) -> ApiError:
         if failure is not None:

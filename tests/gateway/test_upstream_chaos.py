@@ -196,6 +196,22 @@ async def test_bytes_that_never_become_an_event_count_as_failures(trio: Trio) ->
     assert (await run(trio, is_stream=True, requests=1, start=FAILURES_IN_ROW_MAX)).lost == 0
 
 
+async def test_whole_documents_do_not_hide_that_no_stream_ends(trio: Trio) -> None:
+    for number in trio.upstreams:
+        trio.rows[number]["priority"] = int(number != BROKEN)
+    trio.publish()
+    lost = 0
+
+    for turn_number in range(FAILURES_IN_ROW_MAX):
+        trio.upstreams[BROKEN].fail("cut_after_events=4")
+        lost += (await run(trio, is_stream=True, requests=1, start=2 * turn_number)).lost
+        trio.upstreams[BROKEN].repair()
+        lost += (await run(trio, is_stream=False, requests=1, start=2 * turn_number + 1)).lost
+
+    assert lost == FAILURES_IN_ROW_MAX
+    assert trio.peer(BROKEN).opens == 1
+
+
 @pytest.mark.parametrize("app", [send_too_much, send_a_bomb, send_a_page])
 async def test_an_answer_that_is_none_is_an_error_and_costs_little(trio: Trio, app: Any) -> None:
     trio.upstreams[BROKEN].answer_instead(app)
