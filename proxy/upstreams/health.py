@@ -31,7 +31,8 @@ class Peer:
     """One upstream as this worker sees it; instants are milliseconds since 1970."""
 
     in_flight: int = 0
-    broken_in_row: int = 0
+    broken_in_row: int = 0  # streams; whole documents say nothing of them
+    bad_documents_in_row: int = 0  # nor streams of these
     failures_in_row: int = 0
     window_at_ms: int = 0
     window_good: int = 0
@@ -110,11 +111,15 @@ class HealthBoard:
         peer.trials += peer.is_open
         return peer.is_open
 
-    def end(self, upstream: int, *, is_trial: bool, is_whole: bool = False) -> None:
-        """The request that `begin` counted is over; `is_whole`: its stream came to its end."""
+    def end(
+        self, upstream: int, *, is_trial: bool, is_whole: bool = False, is_stream: bool = True
+    ) -> None:
+        """The request that `begin` counted is over; `is_whole`: its answer came to its end."""
         peer = self._peers.get(upstream) or self.peer(upstream)
-        if is_whole:
+        if is_whole and is_stream:
             peer.broken_in_row = 0
+        elif is_whole:
+            peer.bad_documents_in_row = 0
         if peer.in_flight > 0:
             peer.in_flight -= 1
         if is_trial:
@@ -144,6 +149,11 @@ class HealthBoard:
     def note_broken_off(self, upstream: int) -> None:
         """A stream that had begun well broke off: many in a row say as much as no answers do."""
         self._heard(upstream).broken_in_row += 1
+        self.note_failure(upstream)
+
+    def note_bad_document(self, upstream: int) -> None:
+        """A document was asked for and none came: the same of documents, whatever streams do."""
+        self._heard(upstream).bad_documents_in_row += 1
         self.note_failure(upstream)
 
     def note_alive(self, upstream: int) -> None:
@@ -233,7 +243,8 @@ class HealthBoard:
         is_on_probation = self._now_ms() - peer.closed_at_ms < PROBATION_MS
         return (
             is_on_probation
-            or max(peer.failures_in_row, peer.broken_in_row) >= FAILURES_IN_ROW_MAX
+            or max(peer.failures_in_row, peer.broken_in_row, peer.bad_documents_in_row)
+            >= FAILURES_IN_ROW_MAX
             or (peer.window_bad >= WINDOW_FAILURES_MIN and peer.window_bad >= peer.window_good)
         )
 
@@ -246,7 +257,7 @@ class HealthBoard:
         peer.is_open = True
         peer.open_until_ms = self._now_ms() + int(period_ms * spread)
         peer.opens = min(peer.opens + 1, OPENS_MAX)
-        peer.broken_in_row = 0
+        peer.broken_in_row = peer.bad_documents_in_row = 0
         peer.failures_in_row = peer.window_good = peer.window_bad = 0
         self._note_change(upstream, peer)
 

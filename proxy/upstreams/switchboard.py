@@ -39,4 +39,5 @@ class Switchboard:
             board=self.board,
             caps=self._caps,
             begun_at=clock.monotonic_seconds() if begun_at is None else begun_at,
+            is_stream=body is not None and body.is_stream,
         )

@@ -69,6 +69,7 @@ class Tries:
         board: HealthBoard,
         caps: Caps,
         begun_at: float,
+        is_stream: bool = False,
     ) -> None:
         self._hops = hops
         self._conversation = conversation
@@ -76,6 +77,7 @@ class Tries:
         self._board = board
         self._caps = caps
         self._begun_at = begun_at
+        self._is_stream = is_stream
         self.hop = hops[0]
 
     def begin_now(self) -> Hop | None:
@@ -155,7 +157,13 @@ class Tries:
         if self._is_running:
             self._is_running = False
             upstream = self.hop.upstream.upstream
-            self._board.end(upstream, is_trial=self._is_trial, is_whole=self._is_streamed)
+            is_whole = self._is_streamed if self._is_stream else self._is_served
+            self._board.end(
+                upstream,
+                is_trial=self._is_trial,
+                is_whole=is_whole,
+                is_stream=self._is_stream,
+            )
         if self._lease is not None:
             self._lease.release()
             self._lease = None
@@ -185,8 +193,12 @@ class Tries:
             self._board.note_cooling(upstream, hop.credential, seconds=rest)
         if failure.blame is Blame.UPSTREAM or (is_refused and not rest):
             # What began to answer and did not get through with it began well each time.
-            note = self._board.note_broken_off if self._is_served else self._board.note_failure
-            note(upstream)
+            if self._is_served:
+                self._board.note_broken_off(upstream)
+            elif self._is_stream:
+                self._board.note_failure(upstream)
+            else:
+                self._board.note_bad_document(upstream)
 
     def _nobody(self, failure: AttemptFailed | None) -> ApiError:
         if failure is not None:

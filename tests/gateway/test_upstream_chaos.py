@@ -196,17 +196,23 @@ async def test_bytes_that_never_become_an_event_count_as_failures(trio: Trio) ->
     assert (await run(trio, is_stream=True, requests=1, start=FAILURES_IN_ROW_MAX)).lost == 0
 
 
-async def test_whole_documents_do_not_hide_that_no_stream_ends(trio: Trio) -> None:
+@pytest.mark.parametrize(
+    ("orders", "is_stream"), [("cut_after_events=4", True), ("bad_json", False)]
+)
+async def test_the_other_kind_of_answers_does_not_hide_a_kind_that_fails(
+    trio: Trio, orders: str, is_stream: bool
+) -> None:
     for number in trio.upstreams:
         trio.rows[number]["priority"] = int(number != BROKEN)
     trio.publish()
     lost = 0
 
     for turn_number in range(FAILURES_IN_ROW_MAX):
-        trio.upstreams[BROKEN].fail("cut_after_events=4")
-        lost += (await run(trio, is_stream=True, requests=1, start=2 * turn_number)).lost
+        at = 2 * turn_number
+        trio.upstreams[BROKEN].fail(orders)
+        lost += (await run(trio, is_stream=is_stream, requests=1, start=at)).lost
         trio.upstreams[BROKEN].repair()
-        lost += (await run(trio, is_stream=False, requests=1, start=2 * turn_number + 1)).lost
+        lost += (await run(trio, is_stream=not is_stream, requests=1, start=at + 1)).lost
 
     assert lost == FAILURES_IN_ROW_MAX
     assert trio.peer(BROKEN).opens == 1
