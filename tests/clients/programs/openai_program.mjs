@@ -59,14 +59,17 @@ for (const [status, refuse] of Object.entries(refusals)) {
   }
 }
 
-// Until the limiter refuses; then the client finds out by itself when it may come again.
+// Until the limiter refuses; then the client finds out by itself when it may come again. Where the
+// rate came back between the two there is nothing to wait for: once more.
 const busy = clientFor(process.env.TARGET_BUSY_KEY);
-for (let isRefused = false; !isRefused; ) {
-  await create(turn("Hi"), { max_tokens: 1 }, busy).catch((error) => (isRefused = error.status === 429));
-}
-const begun = performance.now();
 const patient = clientFor(process.env.TARGET_BUSY_KEY, { maxRetries: 4 });
-const said = (await create(turn("[[say=Three euros.]]"), {}, patient)).choices[0].message.content;
-told.retried = { said, has_waited: performance.now() - begun > 300 };
+for (let round = 0; round < 5 && !told.retried?.has_waited; round++) {
+  for (let isRefused = false; !isRefused; ) {
+    await create(turn("Hi"), { max_tokens: 1 }, busy).catch((error) => (isRefused = error.status === 429));
+  }
+  const begun = performance.now();
+  const said = (await create(turn("[[say=Three euros.]]"), {}, patient)).choices[0].message.content;
+  told.retried = { said, has_waited: performance.now() - begun > 300 };
+}
 
 console.log(JSON.stringify({ openai: told }));
