@@ -48,5 +48,8 @@ def test_more_requests_are_no_more_queries_and_no_table_is_read_whole(
     assert [f"{path} {scan}" for path, asked in after.items() for scan in asked.scans()] == []
     lines = [path for path in tour.paths if "/lines/" in path]
     assert lines
+    with connection.cursor() as cursor:
+        # Sorting so few costs as little as reading them in order: whether an index has the order.
+        cursor.execute("SET LOCAL enable_sort = off")
     for path in lines:
         assert tour.ask(path, are_run=True).events_read() <= LINE_ROWS_MAX, path

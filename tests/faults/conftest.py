@@ -149,6 +149,24 @@ def world(_cluster_of_faults: World) -> Iterator[World]:
     """The cluster, whole again after each test."""
     yield _cluster_of_faults
     _cluster_of_faults.cluster.wait_until_ready()
+    asyncio.run(until_all_admit(_cluster_of_faults))
+
+
+async def until_all_admit(world: World) -> None:
+    """Wait until every worker of the gateway admits; the kernel chooses which of them is asked."""
+    lacking = set(world.cluster.worker_pids())
+    last: Seen | None = None
+    try:
+        async with asyncio.timeout(WAIT_SECONDS_MAX):
+            while lacking:
+                connection = Connection(world.cluster.port)
+                last = await world.ask_over(connection, "rich", max_tokens=8)
+                if last.is_answered:
+                    lacking.discard(world.cluster.worker_at(connection.local_port))
+                connection.close()
+                lacking &= set(world.cluster.worker_pids())
+    except TimeoutError as error:
+        raise AssertionError(f"workers {lacking} do not admit: {last}") from error
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.faults.conftest import Running, World, until
+from tests.faults.conftest import Running, World, until, until_all_admit
 from tests.storm.client import Seen
 from tests.storm.oracle import CHARACTERS_PER_TOKEN, ESTIMATED, OBSERVED, REPORTED, Charged
 from turnpike.kernel import ids
@@ -142,8 +142,7 @@ async def test_an_unwritable_journal_refuses_the_new_and_settles_the_running(wor
     assert running.seen.is_answered
     assert event.tokens["output_tokens"] == world.billed_output(running.seen) == 60
     assert {(seen.status, seen.error_type) for seen in refused} == {(529, "overloaded_error")}
-    await asyncio.to_thread(world.cluster.wait_until_ready)
-    await until_answered(world)
+    await until_all_admit(world)
 
 
 @contextmanager
@@ -156,12 +155,3 @@ def full_disk(pids: list[int]) -> Iterator[None]:
     finally:
         for pid in pids:
             resource.prlimit(pid, resource.RLIMIT_FSIZE, UNLIMITED)
-
-
-async def until_answered(world: World) -> None:
-    """Wait until every worker admits again."""
-    answered = 0
-    async with asyncio.timeout(10):
-        while answered < 8:
-            seen = await world.ask("rich")
-            answered = answered + 1 if seen.is_answered else 0

@@ -113,6 +113,7 @@ async def test_stopped_postgres_touches_no_request_and_the_backlog_is_drained(
 
 
 async def test_restarted_redis_has_every_event_that_was_settled(world: World) -> None:
+    await until(lambda: entries_of(world) == 0)
     world.cluster.kill("ingest-0", signal.SIGTERM)
     world.cluster.kill("control", signal.SIGTERM)
     answered = [await world.ask("rich", max_tokens=8) for _ in range(10)]
