@@ -9,7 +9,7 @@ from simulator.chat import create_chat_completion
 from simulator.exchange import Exchange, Receive, Scope, Send
 from simulator.faults import HEADER, parse_faults
 from simulator.messages import Silence, count_tokens, create_message, unserved
-from simulator.oracle import reset, show_billed, show_usage_report
+from simulator.oracle import reset, show_billed, show_cost_report, show_usage_report
 from simulator.state import State, state_from_env
 from simulator.static import reply_static
 from simulator.wire import (
@@ -41,6 +41,7 @@ class Simulator:
             ("POST", CHAT_PATH): create_chat_completion,
             ("GET", "/v1/models"): list_models,
             ("GET", "/v1/organizations/usage_report/messages"): show_usage_report,
+            ("GET", "/v1/organizations/cost_report"): show_cost_report,
             ("GET", "/_billed"): show_billed,
             ("POST", "/_reset"): self._reset,
             ("HEAD", "/api/hello"): hello,

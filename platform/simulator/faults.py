@@ -17,8 +17,8 @@ class Faults:
     `status` refuses with that status, `retry_after` goes with it; `delay_ms` waits before anything
     happens; `drop` closes without a byte; `hang` never answers; the `*_after_events` cut, silence
     or fail a stream once so many events are out (a JSON answer is cut in its middle); `bad_json`
-    breaks one document; `usage` misreports; `report` does so in usage reports. `pace_ms` and
-    `tokens` set pace and length; `static` asks for the precomputed answer.
+    breaks one document; `usage` misreports; `report` does so in usage and cost reports; `pace_ms`
+    and `tokens` set pace and length; `static` asks for the precomputed answer.
     """
 
     status: int = 0

@@ -8,10 +8,12 @@ from collections import deque
 from datetime import datetime
 from typing import Any
 
+from simulator.prices import cost_lines
 from simulator.wire import Json, now_seconds, timestamp
 
 ROWS_MAX = 100_000
 CHARACTERS_PER_TOKEN = 4
+DAY_SECONDS = 86_400
 
 
 def tokens_of(characters: int) -> int:
@@ -98,23 +100,52 @@ class Record:
 
     def usage_report(self, *, bucket_seconds: int, is_wrong: bool = False) -> list[Json]:
         """Usage by bucket and model, in the shape of the Admin API; wrong on demand."""
-        totals: dict[tuple[int, str], dict[str, int]] = {}
+        totals = self._totals(bucket_seconds, factor=2 if is_wrong else 1)
+        sums_of: dict[tuple[int, str], dict[str, int]] = {}
+        for (bucket, model, _), sums in totals.items():
+            whole = sums_of.setdefault((bucket, model), dict.fromkeys(_REPORT_COLUMNS, 0))
+            for column, amount in sums.items():
+                whole[column] += amount
+        results = [
+            (bucket, [_report_result(model, sums)])
+            for (bucket, model), sums in sorted(sums_of.items())
+        ]
+        return _buckets(results, bucket_seconds=bucket_seconds)
+
+    def cost_report(self, *, is_wrong: bool = False) -> list[Json]:
+        """Costs by day, grouped by description, in the shape of the Admin API; wrong on demand."""
+        results = [
+            (bucket, cost_lines(model, sums, is_batch=is_batch, factor=2 if is_wrong else 1))
+            for (bucket, model, is_batch), sums in sorted(self._totals(DAY_SECONDS).items())
+        ]
+        return _buckets(results, bucket_seconds=DAY_SECONDS)
+
+    def _totals(
+        self, bucket_seconds: int, *, factor: int = 1
+    ) -> dict[tuple[int, str, bool], dict[str, int]]:
+        """What was used by bucket, model and whether in a batch."""
+        totals: dict[tuple[int, str, bool], dict[str, int]] = {}
         for row in self._rows:
             bucket = row.at_us // 1_000_000 // bucket_seconds * bucket_seconds
-            sums = totals.setdefault((bucket, row.model), dict.fromkeys(_REPORT_COLUMNS, 0))
+            place = (bucket, row.model, row.custom_id is not None)
+            sums = totals.setdefault(place, dict.fromkeys(_REPORT_COLUMNS, 0))
             for column, amount in _report_amounts(row).items():
-                sums[column] += amount * (2 if is_wrong else 1)
-        buckets: dict[int, list[Json]] = {}
-        for (bucket, model), sums in sorted(totals.items()):
-            buckets.setdefault(bucket, []).append(_report_result(model, sums))
-        return [
-            {
-                "starting_at": _second(bucket),
-                "ending_at": _second(bucket + bucket_seconds),
-                "results": results,
-            }
-            for bucket, results in buckets.items()
-        ]
+                sums[column] += amount * factor
+        return totals
+
+
+def _buckets(results: list[tuple[int, list[Json]]], *, bucket_seconds: int) -> list[Json]:
+    buckets: dict[int, list[Json]] = {}
+    for bucket, found in results:
+        buckets.setdefault(bucket, []).extend(found)
+    return [
+        {
+            "starting_at": _second(bucket),
+            "ending_at": _second(bucket + bucket_seconds),
+            "results": found,
+        }
+        for bucket, found in buckets.items()
+    ]
 
 
 _REPORT_COLUMNS = ("uncached", "write_5m", "write_1h", "read", "output", "searches")

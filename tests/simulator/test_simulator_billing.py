@@ -173,6 +173,28 @@ def test_the_usage_report_sums_the_record_and_lies_on_demand(
     assert [row["output_tokens"] for row in wrong] == [80]
 
 
+def test_the_cost_report_prices_the_record_in_cents_and_lies_on_demand(
+    simulator: httpx.Client, ask: Ask
+) -> None:
+    usage = ask("[[tokens=1000]]").json()["usage"]
+    path = "/v1/organizations/cost_report"
+
+    true = simulator.get(path).json()["data"][0]["results"]
+    wrong = simulator.get(path, headers={"x-simulator": "report=wrong"}).json()["data"][0][
+        "results"
+    ]
+
+    # A Sonnet's list prices: 3 dollars for a million tokens of input, 15 of output.
+    cents = {
+        "uncached_input_tokens": f"{usage['input_tokens'] * 3 / 10_000:.5f}",
+        "output_tokens": "1.50000",
+    }
+    assert {row["token_type"]: row["amount"] for row in true} == cents
+    assert {row["currency"] for row in true} == {"USD"}
+    assert [float(row["amount"]) for row in wrong] == [2 * float(row["amount"]) for row in true]
+    assert simulator.get(path, params={"bucket_width": "1h"}).status_code == 400
+
+
 def test_a_stream_that_nobody_reads_stops_growing(simulator_url: str, billed: Billed) -> None:
     """What does not fit into the system's buffers is neither written nor billed."""
     address = urlsplit(simulator_url)
