@@ -30,7 +30,7 @@ from proxy.ownership import Owners
 from proxy.pricing import Demand, hold_micro
 from proxy.redis_pipe import RedisAway
 from proxy.refusals import ACCEPTED, RefusalLog
-from proxy.routing import Route, members_for, narrowed, route_model
+from proxy.routing import Route, known_route, members_for, narrowed, route_model
 from proxy.snapshots import PlaneCold, SnapshotStore, View
 from turnpike.contracts.demand import OtherCalls
 from turnpike.contracts.features import NOTHING, Wants
@@ -177,19 +177,29 @@ class Admitter:
         raise overloaded("Your account is being changed. Try again shortly.", reason="policy")
 
     def _decide(self, ask: Ask, view: View, body: MessagesBody, demand: Demand) -> Decision:
-        check_standing(view, scope=SCOPE_MESSAGES, address=ask.address)
-        refuse_denied_betas(ask.headers, view.tier.denied_betas)
-        route = self._route(ask, view, body)
+        route = known_route(view, body.model, at_us=ask.started_at_us)
+        is_plain = route is not None and route.is_plain and ask.upstream is None
+        if route is None or not is_plain:
+            check_standing(view, scope=SCOPE_MESSAGES, address=ask.address)
+            refuse_denied_betas(ask.headers, view.tier.denied_betas)
+            route = self._route(ask, view, body)
         demand = self._estimator.fitted(demand, route.model.model)
-        others = check_wants(demand.wants, view, price_set=route.price_set)
-        route = with_chat_bodies(route, body)
-        hold, unseen = _holds(demand, route, others, discount_bp=view.terms.discount_bp)
+        discount_bp, unseen = view.terms.discount_bp, 0
+        if demand.wants is NOTHING:
+            hold = hold_micro(
+                demand, price_set=route.price_set, model=route.model.model, discount_bp=discount_bp
+            )
+        else:
+            others = check_wants(demand.wants, view, price_set=route.price_set)
+            hold, unseen = _holds(demand, route, others, discount_bp=discount_bp)
+        if not is_plain:
+            route = with_chat_bodies(route, body)
         if hold is None:
             raise ApiError(
                 404, "not_found_error", f"model: {body.model} has no price for this request"
             )
         members = event_members(
-            _fixed_members(ask, view, route),
+            route.fixed_members if is_plain else _fixed_members(ask, view, route),
             rid=ask.rid,
             started_at_us=ask.started_at_us,
             is_stream=body.is_stream,
@@ -322,8 +332,8 @@ def _holds(
         discount_bp=discount_bp,
     )
     hold = price(demand, others=others)
-    if hold is None or demand.wants is NOTHING:
-        return hold, 0
+    if hold is None:
+        return None, 0
     plain = price(msgspec.structs.replace(demand, wants=NOTHING))
     return hold, hold - (plain or 0)
 

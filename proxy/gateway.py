@@ -171,6 +171,7 @@ class Gateway:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+        await self.settlement.finish()
         with suppress(RedisAway):
             await self._refusals.flush()
             await self.settlement.confirm(is_last=True)

@@ -18,7 +18,7 @@ import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ class Journal:
     ) -> None:
         self._folder = folder
         self._fsync = fsync
+        self._is_synced_always = fsync == "always"
         self._segment_bytes_max = segment_bytes_max
         self._segments: list[Segment] = []
         self._file = -1
@@ -63,8 +64,14 @@ class Journal:
         self._number = 0
         self._size = 0
         self._is_dirty = False
+        self._closed_bytes = 0
+        self._note_rid: Callable[[str], None] = _no_segment
         self.is_writable = False
-        self.bytes_written = 0
+
+    @property
+    def bytes_written(self) -> int:
+        """How much was written since this worker began."""
+        return self._closed_bytes + self._size
 
     def open(self) -> None:
         """Make and lock the folder, and begin its first segment. Raises JournalUnwritable."""
@@ -90,7 +97,7 @@ class Journal:
                 self._begin_segment()
             if os.write(self._file, data) != size:
                 raise _torn()
-            if self._fsync == "always":
+            if self._is_synced_always:
                 os.fdatasync(self._file)
         except OSError as error:
             # Whatever half of a line went out is torn, and a reader skips it by its checksum; what
@@ -98,9 +105,8 @@ class Journal:
             self.is_writable = False
             raise JournalUnwritable(str(error)) from error
         self._size += size
-        self.bytes_written += size
         self._is_dirty = True
-        self._segments[-1].rids.add(rid)
+        self._note_rid(rid)
 
     def confirm(self, rid: str) -> None:
         """The request is posted: forget it, and delete the segments that nobody needs any more."""
@@ -152,8 +158,15 @@ class Journal:
         file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
         if self._file >= 0:
             os.close(self._file)
-        self._file, self._size = file, 0
-        self._segments.append(Segment(path))
+        self._file = file
+        self._closed_bytes, self._size = self._closed_bytes + self._size, 0
+        segment = Segment(path)
+        self._segments.append(segment)
+        self._note_rid = segment.rids.add
+
+
+def _no_segment(_rid: str) -> None:
+    raise AssertionError("The journal is not open.")
 
 
 def _torn() -> OSError:

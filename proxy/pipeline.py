@@ -253,7 +253,7 @@ class Pipeline:
         ended = self._ending.write_now(exchange) or await self._ending.hold_more(exchange)
         headers = [*upstream_response_headers(response.headers), *self._headers(exchange)]
         await send_answer(send, response.status, headers, payload)
-        await self._settlement.settle(ended)
+        self._settlement.settle_soon(ended)
 
     async def _relay_refusal(
         self, exchange: Exchange, response: UpstreamResponse, send: Send
@@ -325,7 +325,7 @@ class Pipeline:
         if not exchange.is_client_gone:
             tail = _tail(exchange, end)
             await send({"type": "http.response.body", "body": tail, "more_body": False})
-        await self._settlement.settle(ended)
+        self._settlement.settle_soon(ended)
 
     async def _end_broken(self, exchange: Exchange) -> None:
         meter = exchange.meter

@@ -15,16 +15,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
+from proxy.prepared_call import PreparedCall, Script
 from proxy.redis_link import RedisLink
 from proxy.redis_map import ASKING, ClusterMap, Redirection, read_map, redirection_of
 from proxy.redis_pipe import (
+    UNKNOWN_SCRIPT,
     Argument,
     Command,
     RedisAway,
     RedisCannot,
     RedisPipe,
     RedisReplyError,
-    Script,
     drop_all,
     replies_of,
 )
@@ -42,7 +43,6 @@ MAP_MISSING_SECONDS = 0.2
 LEAVE_CODES = frozenset(("READONLY",))
 KEY_AT = {"EVALSHA": 3, "EVAL": 3}
 KEYLESS = frozenset(("TIME", "PING", "SCRIPT", "INFO", "CLIENT"))
-UNKNOWN_SCRIPT = "NOSCRIPT"
 
 
 def make_link(url: str, *, timeout_seconds: float = 0.05) -> RedisLink:
@@ -117,6 +117,18 @@ class RedisCluster:
         deadline = self._loop.time() + seconds
         sent.add_done_callback(partial(self._pass_on, answer, command, deadline))
         return answer
+
+    def call(
+        self, call: PreparedCall, name: str, args: Sequence[bytes], *, timeout_seconds: float
+    ) -> asyncio.Future[Any]:
+        """Run a prepared script; await the result for its reply. Raises RedisAway.
+
+        Or RedisReplyError: after NOSCRIPT nothing was done, and `run_script` helps. Sent word by
+        word, since a call may have to follow its keys to another node.
+        """
+        keys = call.keys(name)
+        command: Command = ("EVALSHA", call.script.sha, len(keys), *keys, *args)
+        return self.execute(*command, timeout_seconds=timeout_seconds)
 
     async def execute_many(
         self, commands: Iterable[Command], *, timeout_seconds: float | None = None

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from proxy.redis_pipe import Argument, Command, Script
+from proxy.prepared_call import PreparedCall, Script
+from proxy.redis_pipe import Argument, Command
 
 
 class RedisLink(Protocol):
@@ -26,6 +27,14 @@ class RedisLink(Protocol):
         self, *command: Argument, timeout_seconds: float | None = None
     ) -> asyncio.Future[Any]:
         """Send a command; await the result for its reply. Raises RedisAway or RedisReplyError."""
+
+    def call(
+        self, call: PreparedCall, name: str, args: Sequence[bytes], *, timeout_seconds: float
+    ) -> asyncio.Future[Any]:
+        """Run a prepared script; await the result for its reply. Raises RedisAway.
+
+        Or RedisReplyError: after NOSCRIPT nothing was done, and `run_script` helps.
+        """
 
     async def execute_many(
         self, commands: Iterable[Command], *, timeout_seconds: float | None = None

@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Protocol, cast
+from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
 
+from proxy.prepared_call import PreparedCall, Script
 from turnpike.kernel.errors import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ AWAY_CODES = frozenset(
         "MISCONF",
     )
 )
+UNKNOWN_SCRIPT = "NOSCRIPT"
 # After these the name may lead to another server, so the connection is made anew.
 ELSEWHERE_CODES = frozenset(("READONLY", "MOVED"))
 
@@ -78,18 +80,6 @@ class RedisCannot(RedisAway):
     def __init__(self, reply: RedisReplyError) -> None:
         super().__init__(f"Redis cannot serve: {reply.code}.")
         self.reply = reply
-
-
-class Script(Protocol):
-    """A Lua script and the hash by which the server knows it."""
-
-    @property
-    def sha(self) -> str:
-        """SHA-1 of the source, in hex."""
-
-    @property
-    def source(self) -> str:
-        """The Lua text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,16 +266,29 @@ class RedisPipe:
         self, *command: Argument, timeout_seconds: float | None = None
     ) -> asyncio.Future[Any]:
         """Send a command; await the result for its reply. Raises RedisAway or RedisReplyError."""
+        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        return self._send(_pack(command), seconds)
+
+    def call(
+        self, call: PreparedCall, name: str, args: Sequence[bytes], *, timeout_seconds: float
+    ) -> asyncio.Future[Any]:
+        """Run a prepared script; await the result for its reply. Raises RedisAway.
+
+        Or RedisReplyError: after NOSCRIPT nothing was done, and `run_script` helps.
+        """
+        return self._send(call.packed(name, args), timeout_seconds)
+
+    def _send(self, packed: bytes, seconds: float) -> asyncio.Future[Any]:
         connection = self._connection
         if connection is None or connection.is_lost:
             raise RedisAway("Redis is not connected.")
         if len(connection.pending) >= self._pending_max:
             raise RedisAway(f"{self._pending_max} Redis commands are pending.")
         now = self._loop.time()
-        deadline = now + (self._timeout_seconds if timeout_seconds is None else timeout_seconds)
+        deadline = now + seconds
         if self._watch is None or deadline < self._watch_at:
             self._watch_until(deadline)
-        return connection.send(_pack(command), now=now, deadline=deadline)
+        return connection.send(packed, now=now, deadline=deadline)
 
     async def execute_many(
         self, commands: Iterable[Command], *, timeout_seconds: float | None = None
@@ -316,7 +319,7 @@ class RedisPipe:
         try:
             return await self.execute(*command, timeout_seconds=timeout_seconds)
         except RedisReplyError as error:
-            if error.code != "NOSCRIPT":
+            if error.code != UNKNOWN_SCRIPT:
                 raise
         # In one write, so that nothing comes between the loading and the call.
         loaded = self.execute("SCRIPT", "LOAD", script.source, timeout_seconds=timeout_seconds)

@@ -9,7 +9,15 @@ from proxy.limiter.plans import Plan, limits_of, make_plan
 from proxy.snapshots import Plane, View
 from proxy.upstreams.selection import Hop, hops_of
 from turnpike.contracts.naming import is_priced
-from turnpike.contracts.snapshots import Candidate, ModelSnapshot, PriceSet
+from turnpike.contracts.snapshots import (
+    KIND_PLAYGROUND,
+    SCOPE_MESSAGES,
+    UPSTREAM_OPENAI,
+    Candidate,
+    ModelSnapshot,
+    PriceSet,
+)
+from turnpike.contracts.standing import refusal_of_key
 
 RETIRED = "retired"
 KNOWN_MAX = 10_000
@@ -28,13 +36,16 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan = NO_LIMITS  # what the key meets there
     fixed_members: bytes = b""  # what all events of the key say that go this way
     answer_headers: Headers = []  # what all answers to the key say that came this way
+    is_plain: bool = False  # every request that the key sends this way is let in as it is
 
 
 class _Known(msgspec.Struct, frozen=True):
-    """A route that was found, and what it was found from."""
+    """A route that was found, what it was found from, and while which prices are in force."""
 
     view: View
     route: Route
+    from_us: int
+    until_us: int
 
 
 _known: dict[tuple[str, str], _Known] = {}
@@ -47,13 +58,22 @@ def route_model(view: View, name: str, *, at_us: int) -> Route:
     may not use, 529 when no upstream that serves it is enabled. What was found is remembered for as
     long as the very same view and prices come in.
     """
-    price_set = view.plane.find_price_set(book=view.terms.book, at_us=at_us)
-    known = _known.get((view.digest, name))
-    if known is None or known.view is not view or known.route.price_set is not price_set:
-        known = _Known(view, _find_route(view, name, price_set))
+    route = known_route(view, name, at_us=at_us)
+    if route is None:
+        plane, book = view.plane, view.terms.book
+        route = _find_route(view, name, plane.find_price_set(book=book, at_us=at_us))
         if len(_known) >= KNOWN_MAX:
             _known.clear()
-        _known[view.digest, name] = known
+        from_us, until_us = plane.price_span(book=book, at_us=at_us)
+        _known[view.digest, name] = _Known(view, route, from_us, until_us)
+    return route
+
+
+def known_route(view: View, name: str, *, at_us: int) -> Route | None:
+    """What `route_model` found before, where the very same view and prices come in again."""
+    known = _known.get((view.digest, name))
+    if known is None or known.view is not view or not known.from_us <= at_us < known.until_us:
+        return None
     return known.route
 
 
@@ -75,17 +95,33 @@ def _find_route(view: View, name: str, price_set: PriceSet | None) -> Route:
         if model.lifecycle == RETIRED or not plane.snapshot.routes.get(served.model):
             raise _unknown(name)
         raise _no_upstream()
+    hops = hops_of(plane.snapshot.upstreams, candidates)
     return Route(
         model=served,
         requested=name,
         price_set=price_set,
-        hops=hops_of(plane.snapshot.upstreams, candidates),
+        hops=hops,
         is_successor=is_successor,
         plan=limits_of(key=view.key, who=view.who, terms=view.terms, tier=view.tier, model=served),
         fixed_members=_members(
             view, view.key.member, requested=name, model=served.model, price_set=price_set
         ),
         answer_headers=_answer_headers(view, served=served.model if is_successor else None),
+        is_plain=_is_unconditional(view)
+        and not any(hop.upstream.kind == UPSTREAM_OPENAI for hop in hops),
+    )
+
+
+def _is_unconditional(view: View) -> bool:
+    """Whether a key may send messages whatever the time, the address, the headers and the model."""
+    key = view.key
+    return (
+        refusal_of_key(key, view.who, scope=SCOPE_MESSAGES, address="", at_us=0) is None
+        and key.expires_at_us is None
+        and not key.ip_ranges
+        and key.kind != KIND_PLAYGROUND  # whose headers say for whom it asks
+        and not view.tier.denied_betas
+        and not view.plane.snapshot.switches.is_claude_only
     )
 
 

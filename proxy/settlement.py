@@ -8,7 +8,9 @@ other data: the ingest's primary key makes that harmless.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from itertools import islice
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -19,7 +21,7 @@ from proxy.limiter.limits import Spec
 from proxy.limiter.scripts import POSTED
 from proxy.metrics import METRICS
 from proxy.redis_link import RedisLink
-from proxy.redis_pipe import RedisAway, RedisReplyError
+from proxy.redis_pipe import UNKNOWN_SCRIPT, RedisAway, RedisReplyError
 from turnpike.kernel import clock, ids, keyspace
 
 logger = logging.getLogger(__name__)
@@ -66,6 +68,7 @@ class Settlement:
         self._resend_seconds = resend_seconds
         self._monotonic = monotonic
         self._outbox: dict[str, Ended] = {}
+        self._under_way: set[asyncio.Future[Any]] = set()
 
     @property
     def unconfirmed(self) -> int:
@@ -122,6 +125,54 @@ class Settlement:
         """Free the slot, true up and append the event; what fails now is sent again later."""
         return self._send(self._keep(ended))
 
+    def settle_soon(self, ended: Ended) -> None:
+        """The same for a caller that is done with the request: nobody waits for Redis.
+
+        A request whose client has its answer would be woken, through all who called each other for
+        it, only to hear that nothing is left to do.
+        """
+        ended = self._keep(ended)
+        self._note_sent(ended)
+        try:
+            reply = self._limiter.begin_settle(
+                ended.spec,
+                charges=ended.charges,
+                hold_micro=ended.amount_micro,
+                event=ended.event,
+                rank=ended.rank,
+            )
+        except RedisAway as error:
+            _note_failure(ended, error)
+            return
+        if reply is None:
+            self._send_later(ended)
+        else:
+            self._under_way.add(reply)
+            reply.add_done_callback(partial(self._on_reply, ended))
+
+    async def finish(self) -> None:
+        """Wait for what `settle_soon` has under way; each has a deadline of its own."""
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+            await asyncio.sleep(0)  # what is done has its callbacks called in the next turn
+
+    def _on_reply(self, ended: Ended, reply: asyncio.Future[Any]) -> None:
+        self._under_way.discard(reply)
+        error = None if reply.cancelled() else reply.exception()
+        if isinstance(error, RedisReplyError) and error.code == UNKNOWN_SCRIPT:
+            self._send_later(ended)  # the server has forgotten the script, and is told it again
+        elif error is not None:
+            _note_failure(ended, error)
+
+    def _send_later(self, ended: Ended) -> None:
+        task = asyncio.ensure_future(self._send(ended))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    def _note_sent(self, ended: Ended) -> None:
+        ended.sent_at = now = self._monotonic()
+        ended.ask_at = now + POSTING_SECONDS
+
     def adopt(self, ended: Ended) -> None:
         """Take over what a dead worker ended; the next round asks whether it is posted already."""
         self._keep(ended)
@@ -168,8 +219,7 @@ class Settlement:
 
     async def _send(self, ended: Ended) -> bool:
         """Whether Redis took it."""
-        ended.sent_at = self._monotonic()
-        ended.ask_at = ended.sent_at + POSTING_SECONDS
+        self._note_sent(ended)
         try:
             await self._limiter.settle(
                 ended.spec,
@@ -179,8 +229,7 @@ class Settlement:
                 rank=ended.rank,
             )
         except (RedisAway, RedisReplyError) as error:
-            METRICS.settle_errors.inc()
-            logger.warning("settle.failed", extra={"rid": ended.rid, "error": str(error)})
+            _note_failure(ended, error)
             return False
         return True
 
@@ -206,3 +255,8 @@ class Settlement:
         if self._outbox.get(ended.rid) is ended:
             del self._outbox[ended.rid]
             ended.on_confirmed(ended.rid)
+
+
+def _note_failure(ended: Ended, error: BaseException) -> None:
+    METRICS.settle_errors.inc()
+    logger.warning("settle.failed", extra={"rid": ended.rid, "error": str(error)})

@@ -30,6 +30,7 @@ CACHE_SECONDS = 30.0
 STALE_SECONDS = 60.0
 VIEWS_MAX = 50_000
 OPENS_RETRY_SECONDS = 2
+FOREVER_US = 2**63
 
 
 class PlaneCold(Exception):
@@ -63,6 +64,16 @@ class Plane:
             ):
                 return price_set
         return None
+
+    def price_span(self, *, book: int, at_us: int) -> tuple[int, int]:
+        """The time around an instant in which the answer of `find_price_set` is the same."""
+        price_sets = self.sets_by_book.get(book, ())
+        edges = [price_set.from_us for price_set in price_sets]
+        edges += [item.until_us for item in price_sets if item.until_us is not None]
+        return (
+            max((edge for edge in edges if edge <= at_us), default=at_us),
+            min((edge for edge in edges if edge > at_us), default=FOREVER_US),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

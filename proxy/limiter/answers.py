@@ -58,13 +58,11 @@ def rate_limit_headers(spec: Spec, admission: Admission) -> list[Header]:
     plan, now_us = spec.plan, admission.now_us
     found: Iterable[Found] = zip(plan.buckets, plan.told, admission.remaining_us, strict=False)
     headers: list[Header] = []
-    for bucket, told, left_us in found if plan.is_flat else _tightest(found):
-        full_at_us = now_us + bucket.burst_us - left_us
-        headers += (
-            told.limit,
-            (told.remaining_name, b"%d" % bucket.units_in(left_us)),
-            (told.reset_name, _instant(-(-full_at_us // SECOND_US))),
-        )
+    for _, told, left_us in found if plan.is_flat else _tightest(found):
+        limit, remaining, reset, burst_us, units, per_us = told
+        left = left_us * units // per_us if left_us > 0 else 0  # as Bucket.units_in
+        full_at = -((left_us - burst_us - now_us) // SECOND_US)  # rounded up
+        headers += (limit, (remaining, b"%d" % left), (reset, _instant(full_at)))
     return headers
 
 

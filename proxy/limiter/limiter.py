@@ -1,5 +1,6 @@
 """Limiter.admit(): all of a request's limits, and its money, in one round trip."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from proxy.limiter.fallback import LocalLimiter
 from proxy.limiter.limits import Spec
 from proxy.limiter.scripts import ADMIT, BEAT, SETTLE
 from proxy.redis_link import RedisLink
-from proxy.redis_pipe import RedisAway, RedisReplyError
+from proxy.redis_pipe import UNKNOWN_SCRIPT, RedisAway, RedisReplyError
 from turnpike.contracts.snapshots import TenantTerms
 
 ADMIT_ATTEMPTS = 2
@@ -118,7 +119,17 @@ class Limiter:
         Open or closed, by ADR 0005: without Redis, or before it knows the policy, tenants in good
         standing get a small share from the fallback if `terms` are given; all others are refused.
         """
-        admission = await self._ask(spec)
+        try:
+            reply = await self._pipe.call(
+                spec.plan.keys.admission,
+                spec.rid,
+                (self._now(), spec.text, spec.base),
+                timeout_seconds=self._timeout_seconds,
+            )
+        except (RedisAway, RedisReplyError) as error:
+            admission = await self._ask_again(spec, error)
+        else:
+            admission = _admission(reply)
         if self._fallback is None:
             return admission
         if admission.reason not in _FALLBACK_REASONS:
@@ -170,18 +181,14 @@ class Limiter:
 
         Once, however often it is called; a higher rank appends its event as well. Raises RedisAway.
         """
-        # Most of the time nobody runs without Redis, and the fallback need not be told.
-        fallback = self._fallback if self._fallback is not None and self._fallback.shares else None
+        fallback = self._fallback if self._has_shares else None
         if fallback is not None:
             fallback.settle(spec, amount_micro=hold_micro)
-        names = spec.plan.keys
-        record = names.record_prefix + spec.rid
-        keys = (*names.before_record, record, *names.after_ended_record)
         update = _encode({"charges": charges, "hold": hold_micro, "rank": rank})
         try:
             reply = await self._pipe.run_script(
                 SETTLE,
-                keys,
+                spec.plan.keys.settlement.keys(spec.rid),
                 (self._now(), spec.text, update, event),
                 timeout_seconds=self._write_timeout_seconds,
             )
@@ -191,24 +198,58 @@ class Limiter:
             fallback.forget(spec)
         return Settled(state=reply[1].decode(), is_appended=reply[0] == GRANTED)
 
-    async def _ask(self, spec: Spec) -> Admission:
+    def begin_settle(
+        self, spec: Spec, *, charges: Mapping[str, int], hold_micro: int, event: bytes, rank: int
+    ) -> asyncio.Future[Any] | None:
+        """The same, sent at once for a caller that need not wait: its future is done with it.
+
+        None, or a future that fails: nothing is known to be done, and `settle` does it. Raises
+        RedisAway.
+        """
+        if self._has_shares:
+            return None  # the fallback has to be told
+        update = b'{"charges":%b,"hold":%d,"rank":%d}' % (_encode(charges), hold_micro, rank)
+        return self._pipe.call(
+            spec.plan.keys.settlement,
+            spec.rid,
+            (self._now(), spec.text, update, event),
+            timeout_seconds=self._write_timeout_seconds,
+        )
+
+    @property
+    def _has_shares(self) -> bool:
+        # Most of the time nobody runs without Redis, and the fallback need not be told.
+        return self._fallback is not None and bool(self._fallback.shares)
+
+    async def _ask_again(self, spec: Spec, error: Exception) -> Admission:
+        """Admission after a first call that failed: a record that it made answers again."""
         keys, args = _open_keys(spec), (self._now(), spec.text, spec.base)
-        for _ in range(ADMIT_ATTEMPTS):  # safe: a record that the first one made answers again
+        attempts = ADMIT_ATTEMPTS - 1
+        if isinstance(error, RedisReplyError) and error.code == UNKNOWN_SCRIPT:
+            attempts = ADMIT_ATTEMPTS
+        elif isinstance(error, RedisReplyError):
+            return _full(error)
+        for _ in range(attempts):
             try:
                 reply = await self._pipe.run_script(
                     ADMIT, keys, args, timeout_seconds=self._timeout_seconds
                 )
             except RedisAway:
                 continue
-            except RedisReplyError as error:
-                if error.code not in FULL_CODES:
-                    raise
-                return FULL
+            except RedisReplyError as refusal:
+                return _full(refusal)
             return _admission(reply)
         return AWAY
 
-    def _now(self) -> str:
-        return "" if self._injected_now_us is None else str(self._injected_now_us())
+    def _now(self) -> bytes:
+        return b"" if self._injected_now_us is None else b"%d" % self._injected_now_us()
+
+
+def _full(error: RedisReplyError) -> Admission:
+    """What a server is that takes no more writes; any other refusal is a mistake, and raised."""
+    if error.code not in FULL_CODES:
+        raise error
+    return FULL
 
 
 def _as_away(error: RedisReplyError) -> Exception:

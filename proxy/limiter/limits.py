@@ -3,10 +3,6 @@
 import msgspec
 
 from proxy.limiter.plans import (
-    KIND_INPUT,
-    KIND_OUTPUT,
-    KIND_REQUESTS,
-    KIND_TOKENS,
     SCHEMA,
     Bucket,
     Plan,
@@ -156,20 +152,15 @@ def build_spec(
     """What admission is asked for. `at_us` decides only which day and month a budget looks at."""
     assert lease_ms > 0
     assert hold_micro >= 0
-    reserve_max = plan.output_reserve_max
-    reserve = max_tokens if reserve_max is None else min(max_tokens, reserve_max)
-    units = {
-        KIND_REQUESTS: 1,
-        KIND_TOKENS: input_estimate + reserve,
-        KIND_INPUT: input_estimate,
-        KIND_OUTPUT: reserve,
-    }
+    reserve, reserve_max = max_tokens, plan.output_reserve_max
+    if reserve_max is not None and reserve > reserve_max:
+        reserve = reserve_max
     return _make_spec(
         rid=rid,
         plan=plan,
         lease_ms=lease_ms,
         hold_micro=hold_micro,
-        costs_us=tuple([bucket.cost_us(units[bucket.kind]) for bucket in plan.buckets]),
+        costs_us=plan.costs_us(requests=1, input_tokens=input_estimate, output_tokens=reserve),
         budgets=_checks_of(plan.budgets, at_us=at_us) if plan.budgets else (),
         tenant_version=tenant_version,
         global_version=global_version,
@@ -235,13 +226,11 @@ def settle_charges(
 
 
 def _charges(spec: Spec, *, requests: int, input_tokens: int, output_tokens: int) -> dict[str, int]:
-    units = {
-        KIND_REQUESTS: requests,
-        KIND_TOKENS: input_tokens + output_tokens,
-        KIND_INPUT: input_tokens,
-        KIND_OUTPUT: output_tokens,
-    }
-    return {bucket.name: bucket.cost_us(units[bucket.kind]) for bucket in spec.plan.buckets}
+    plan = spec.plan
+    costs_us = plan.costs_us(
+        requests=requests, input_tokens=input_tokens, output_tokens=output_tokens
+    )
+    return dict(zip(plan.names, costs_us, strict=True))
 
 
 def _checks_of(budgets: tuple[tuple[str, Budget], ...], *, at_us: int) -> tuple[BudgetCheck, ...]:

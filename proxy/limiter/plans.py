@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from proxy.limiter.scripts import ADMIT, SETTLE, Script
+from proxy.prepared_call import PreparedCall
 from turnpike.contracts.snapshots import (
     Budget,
     KeySnapshot,
@@ -71,11 +73,17 @@ class Bucket(
 
     def units_in(self, left_us: int) -> int:
         """How many units are left: exactly what would still be admitted now, never negative."""
-        if left_us <= 0 or self.limit_per_minute <= 0:
-            return 0
+        units, per_us = self.worth
+        return left_us * units // per_us if left_us > 0 else 0
+
+    @property
+    def worth(self) -> tuple[int, int]:
+        """What is left in microseconds is worth so many units for each so many of them."""
+        if self.limit_per_minute <= 0:
+            return 0, 1
         if self.kind == KIND_REQUESTS:
-            return left_us // self.cost_us(1)  # each is rounded by itself
-        return left_us * self.limit_per_minute // MINUTE_US
+            return 1, self.cost_us(1)  # each is rounded by itself
+        return self.limit_per_minute, MINUTE_US
 
 
 class Slot(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,13 +122,38 @@ class TenantKeys:
         """What settlement takes after it."""
         return self.open, self.unposted, self.stream, *self.slots
 
+    @cached_property
+    def admission(self) -> PreparedCall:
+        """The call of admission: the time, the spec and the base come with each request."""
+        return self._call(ADMIT, self.after_open_record, args_count=3)
+
+    @cached_property
+    def settlement(self) -> PreparedCall:
+        """The call of settlement: the time, the spec, the update and the event come with each."""
+        return self._call(SETTLE, self.after_ended_record, args_count=4)
+
+    def _call(self, script: Script, after: tuple[str, ...], *, args_count: int) -> PreparedCall:
+        return PreparedCall(
+            script,
+            before=self.before_record,
+            prefix=self.record_prefix,
+            after=after,
+            args_count=args_count,
+        )
+
 
 class Told(NamedTuple):
-    """How a bucket is told of in headers: its limit, and the names of what each answer fills in."""
+    """How a bucket is told of in headers: its limit, and the names of what each answer fills in.
+
+    The rest is what these are worked out with: how much a full bucket holds, and `Bucket.worth`.
+    """
 
     limit: tuple[bytes, bytes]
     remaining_name: bytes
     reset_name: bytes
+    burst_us: int
+    units: int
+    per_us: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +168,25 @@ class Plan:
     keys: TenantKeys
     text: bytes  # tenant, slots and buckets as the spec's JSON has them
     is_flat: bool  # no two buckets are of one kind
+    names: tuple[str, ...]  # of the buckets
+    rates: tuple[tuple[int, int], ...]  # of each bucket: its kind's place in KINDS, and its limit
+    has_nothing: bool  # a bucket has a limit of nothing
     told: tuple[Told, ...]  # one for each bucket
+
+    def costs_us(self, *, requests: int, input_tokens: int, output_tokens: int) -> tuple[int, ...]:
+        """What a request of that many units takes from each bucket: `Bucket.cost_us` of all.
+
+        Written out, since two or more calls for each request cost more than what they work out.
+        """
+        units = (requests, input_tokens + output_tokens, input_tokens, output_tokens)
+        if not self.has_nothing:
+            costs = [-(-units[kind] * MINUTE_US // limit) for kind, limit in self.rates]
+            if max(costs, default=0) <= COST_US_MAX:
+                return tuple(costs)
+        return tuple(
+            bucket.cost_us(units[kind])
+            for bucket, (kind, _) in zip(self.buckets, self.rates, strict=True)
+        )
 
 
 def limits_of(
@@ -227,7 +278,7 @@ def _buckets_of(scope: str, limits: Limits) -> list[Bucket]:
 def _told_of(bucket: Bucket) -> Told:
     prefix = b"anthropic-ratelimit-%b-" % bucket.kind.replace("_", "-").encode()
     limit = (prefix + b"limit", b"%d" % bucket.limit_per_minute)
-    return Told(limit, prefix + b"remaining", prefix + b"reset")
+    return Told(limit, prefix + b"remaining", prefix + b"reset", bucket.burst_us, *bucket.worth)
 
 
 def make_plan(
@@ -266,5 +317,8 @@ def make_plan(
         keys=keys,
         text=text,
         is_flat=len({bucket.kind for bucket in buckets}) == len(buckets),
+        names=tuple(bucket.name for bucket in buckets),
+        rates=tuple((KINDS.index(bucket.kind), bucket.limit_per_minute) for bucket in buckets),
+        has_nothing=any(bucket.limit_per_minute <= 0 for bucket in buckets),
         told=tuple(map(_told_of, buckets)),
     )

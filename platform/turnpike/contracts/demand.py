@@ -17,11 +17,21 @@ from turnpike.contracts import rating
 from turnpike.contracts.features import NOTHING, Wants, read_wants
 from turnpike.contracts.measure import Measure, estimate_input_tokens, measure
 from turnpike.contracts.snapshots import Price, PriceSet
-from turnpike.kernel.money import ceil_div, micros_up
+from turnpike.kernel.money import NANOS_PER_MICRO
 
 # What a tool of the upstream adds to the prompt of its next call.
 TOOL_RESULT_TOKENS = 5_000
 _PROMPT_FIELDS = ("messages", "system", "tools")
+_PLAIN_VARIANTS = (rating.STANDARD,)
+# What input may be billed as, by whether a body has cache control, and whether for an hour.
+_COMPONENTS = {
+    (False, False): (rating.INPUT,),
+    (False, True): (rating.INPUT, rating.CACHE_WRITE_1H),
+    (True, False): (rating.INPUT, rating.CACHE_WRITE_5M),
+    (True, True): (rating.INPUT, rating.CACHE_WRITE_5M, rating.CACHE_WRITE_1H),
+}
+_COMPONENTS_COUNT = len(rating.COMPONENTS)
+_RATE_DIVISOR = rating.TOKENS_PER_PRICE * rating.BASIS_POINTS
 
 
 __all__ = [
@@ -49,7 +59,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     has_cache_control: bool = False
     has_one_hour_cache: bool = False
     wants: Wants = NOTHING
-    variants: tuple[str, ...] = (rating.STANDARD,)
+    variants: tuple[str, ...] = _PLAIN_VARIANTS
 
 
 def prompt_parts(fields: Mapping[str, msgspec.Raw]) -> list[bytes]:
@@ -105,20 +115,34 @@ def hold_micro(
     others: Sequence[OtherCalls] = (),
 ) -> int | None:
     """The worst-case price of a request in micros, rounded up; None where a part has no price."""
-    components: tuple[str, ...] = (rating.INPUT,)
-    if demand.has_cache_control:
-        components = (*components, rating.CACHE_WRITE_5M)
-    if demand.has_one_hour_cache:
-        components = (*components, rating.CACHE_WRITE_1H)
+    components = _COMPONENTS[demand.has_cache_control, demand.has_one_hour_cache]
+    if demand.wants is NOTHING and demand.variants == _PLAIN_VARIANTS and not others:
+        # Most requests: one call of one model. The long way says the same, at twice the price.
+        dearest = _variant_nanos(
+            demand, components, rating.STANDARD, price_set=price_set, model=model
+        )
+    else:
+        dearest = _all_nanos(demand, components, price_set=price_set, model=model, others=others)
+    if dearest is None:
+        return None
+    # Both roundings are up. Rating rounds each component by itself, so each may come out half a
+    # nano dearer.
+    nanos = -(-dearest * (rating.BASIS_POINTS - discount_bp) // _RATE_DIVISOR)
+    return -(-(nanos + _COMPONENTS_COUNT) // NANOS_PER_MICRO)
+
+
+def _all_nanos(
+    demand: Demand,
+    components: tuple[str, ...],
+    *,
+    price_set: PriceSet,
+    model: str,
+    others: Sequence[OtherCalls],
+) -> int | None:
+    """Nanos times a million of all calls and searches; None where a part has no price."""
     dearest = _tokens_nanos(demand, components, price_set=price_set, model=model, others=others)
     searches = _search_nanos(demand, price_set=price_set, model=model)
-    if dearest is None or searches is None:
-        return None
-    dearest += searches
-    kept = rating.BASIS_POINTS - discount_bp
-    nanos = ceil_div(dearest * kept, rating.TOKENS_PER_PRICE * rating.BASIS_POINTS)
-    # Rating rounds each component by itself, so each may come out half a nano dearer.
-    return micros_up(nanos + len(rating.COMPONENTS))
+    return None if dearest is None or searches is None else dearest + searches
 
 
 def at_batch_prices(demand: Demand) -> Demand:
@@ -133,7 +157,7 @@ def at_batch_prices(demand: Demand) -> Demand:
 def _variants(fields: Mapping[str, msgspec.Raw]) -> tuple[str, ...]:
     """The price variants that the request can reach: what it asks for, and the plain one."""
     if "speed" not in fields and "inference_geo" not in fields:
-        return (rating.STANDARD,)
+        return _PLAIN_VARIANTS
     parts = []
     if _is(fields, "speed", b'"fast"'):
         parts.append("fast")

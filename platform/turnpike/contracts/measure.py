@@ -56,8 +56,7 @@ class Measure(msgspec.Struct, frozen=True):
     @property
     def plain_tokens(self) -> int:
         """The likely number of tokens before anything is learned, rounded up."""
-        tokens = REQUEST_TOKENS + self.media_tokens
-        tokens += ceil_div(self.latin + self.code, 4)
+        tokens = REQUEST_TOKENS + self.media_tokens - (-(self.latin + self.code) // 4)
         if self.cjk or self.cyrillic or self.other:
             tokens += 2 * self.cjk + ceil_div(4 * self.cyrillic + 2 * self.other, 3)
         return tokens

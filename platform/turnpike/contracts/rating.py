@@ -109,13 +109,15 @@ def nanos_of(lines: Sequence[UsageLine], *, price_set: PriceSet, discount_bp: in
     """The sum that `rate` comes to, without saying of what: for the path of every request."""
     total, kept = 0, BASIS_POINTS - discount_bp
     for line in lines:
+        counts = line.counts
         brackets = _brackets(price_set, line.model, line.variant)
         alone = brackets[0] if len(brackets) == 1 else None
         rates = (alone or _reached(brackets, line.prompt_tokens)).rates
-        for name, quantity in line.counts.items():
-            if quantity and name in rates:
+        # C leaves out what was not used: most of the components of most answers.
+        for name in filter(counts.__getitem__, counts):
+            if name in rates:
                 rate_nanos, divisor = rates[name]
-                total += half_even_div(quantity * rate_nanos * kept, divisor)
+                total += half_even_div(counts[name] * rate_nanos * kept, divisor)
     return Nanos(total)
 
 

@@ -7,6 +7,7 @@ characters, of fixed width, so that text sorts by time as the UUID does.
 import hashlib
 import os
 from datetime import datetime
+from struct import Struct
 from uuid import UUID
 
 from turnpike.kernel import clock
@@ -29,6 +30,8 @@ _FIXED_BITS = 0x7000 << 64 | 0x8000000000000000
 _FREE_BITS = (1 << 128) - 1 ^ (0xF000 << 64 | 0xC000000000000000)
 _SIX, _TWELVE = 58**6, 58**12
 _PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
+# The groups of a UUID's text.
+_groups_of = Struct("4s2s2s2s6s").unpack
 _VALUES = {character: value for value, character in enumerate(ALPHABET)}
 
 
@@ -43,9 +46,8 @@ def new_request_id() -> tuple[str, str]:
     The same as going through `uuid7`, at half the price: no UUID object is made.
     """
     number = _uuid7_number(clock.now_ms())
-    digits = number.to_bytes(16, "big").hex()
-    text = f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-    return text, _public_id(REQUEST, number)
+    groups = _groups_of(number.to_bytes(16, "big"))
+    return "-".join(map(bytes.hex, groups)), _public_id(REQUEST, number)
 
 
 def _uuid7_number(milliseconds: int) -> int:
