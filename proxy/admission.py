@@ -22,6 +22,7 @@ from proxy.demand import demand_of, refuse_denied_betas, wants_of
 from proxy.estimator import Estimator
 from proxy.events import base_json, event_members
 from proxy.exchange import Exchange
+from proxy.known_head import HeadMemo
 from proxy.limiter.answers import rate_limit_headers, refusal_of
 from proxy.limiter.limiter import GRANTED, REASON_AWAY, Admission, Limiter
 from proxy.limiter.limits import Spec, build_spec, spec_count_tokens
@@ -52,6 +53,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     begun_at: float
     is_chat: bool = False
     upstream: int | None = None  # where the objects live that it names
+    memo: HeadMemo | None = None  # what was made of the same headers before
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -88,7 +90,7 @@ class Admitter:
 
     def known(self, ask: Ask) -> View | None:
         """The view of the request's key where nobody need be asked. Raises ApiError 401."""
-        return self._authenticator.known(ask.headers)
+        return self._authenticator.known(ask.headers, ask.memo)
 
     async def authenticate(self, ask: Ask) -> View:
         """The view of the request's key. Raises ApiError 401, or 529 while nobody can tell."""

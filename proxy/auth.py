@@ -11,6 +11,7 @@ from hashlib import sha256
 
 from proxy.api_errors import ApiError
 from proxy.config import Network
+from proxy.known_head import HeadMemo
 from proxy.redis_pipe import RedisAway
 from proxy.snapshots import KeyUnknown, SnapshotStore, View
 from turnpike.contracts.standing import refusal_of_key
@@ -41,9 +42,14 @@ class Authenticator:
         self._digests: dict[bytes, list[str]] = {}
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
-    def known(self, headers: Mapping[bytes, bytes]) -> View | None:
+    def known(self, headers: Mapping[bytes, bytes], memo: HeadMemo | None = None) -> View | None:
         """The view of the request's key where it is cached. Raises ApiError 401 without a key."""
-        for digest in self._digests_of(credential_of(headers)):
+        digests = None if memo is None else memo.digests
+        if digests is None:
+            digests = self._digests_of(credential_of(headers))
+            if memo is not None:
+                memo.digests = digests
+        for digest in digests:
             view = self._store.cached(digest)
             if view is not None:
                 return view

@@ -43,7 +43,7 @@ class ChatFace:
     def ask_of(self, ask: Ask) -> Ask:
         """The request as a client of Messages would have sent it."""
         return msgspec.structs.replace(
-            ask, headers={**ask.headers, VERSION[0]: VERSION[1]}, is_chat=True
+            ask, headers={**ask.headers, VERSION[0]: VERSION[1]}, is_chat=True, memo=None
         )
 
     @property

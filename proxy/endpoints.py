@@ -18,7 +18,8 @@ from proxy.chat_face import ChatFace
 from proxy.config import MIB, ProxyConfig
 from proxy.conversion.chat_models import with_chat_fields
 from proxy.counting import Counter
-from proxy.http_protocol import BODY_IN_SCOPE, HEADERS_IN_SCOPE
+from proxy.http_cycle import BODY_IN_SCOPE
+from proxy.http_protocol import HEADERS_IN_SCOPE, MEMO_IN_SCOPE
 from proxy.idempotency import HEADER, Claim, Idempotency, fingerprint_of
 from proxy.metrics import METRICS
 from proxy.models_api import get_model, list_models, list_models_of_both
@@ -188,6 +189,7 @@ class Endpoints:
             address=client_address(peer, forwarded, trusted) if trusted else peer,
             started_at_us=clock.now_us(),
             begun_at=clock.monotonic_seconds(),
+            memo=scope.get(MEMO_IN_SCOPE),
         )
 
     def _body(self, ask: Ask, scope: Scope) -> bytes | None:

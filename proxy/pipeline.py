@@ -125,6 +125,7 @@ class Pipeline:
             request_id=exchange.request_id,
             is_stream=body.is_stream,
             begun_at=begun_at,
+            memo=ask.memo,
         )
         tries = exchange.tries = self._switchboard.tries(
             exchange.route.hops,

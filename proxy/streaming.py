@@ -10,7 +10,7 @@ from contextlib import suppress
 from enum import Enum
 
 from proxy.asgi import Message, Receive, Send
-from proxy.http_protocol import cycle_of
+from proxy.http_cycle import cycle_of
 from proxy.metering import StreamMeter
 from proxy.metrics import METRICS
 from proxy.sse import StreamTooLarge

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from proxy.api_errors import ApiError, overloaded
+from proxy.known_head import HeadMemo
 from proxy.metrics import METRICS
 from proxy.responses import upstream_request_headers
 from proxy.upstreams import client as wire
@@ -86,6 +87,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     request_id: str
     is_stream: bool
     begun_at: float = msgspec.field(default_factory=clock.monotonic_seconds)
+    memo: HeadMemo | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +216,7 @@ class Forwarder:
 
     def _headers(self, hop: Hop, peer: _Peer, call: Call) -> list[tuple[bytes, bytes]]:
         upstream = hop.upstream
-        headers = upstream_request_headers(call.headers)
+        headers = upstream_request_headers(call.headers, call.memo)
         secret = peer.secret_of(hop.credential)
         if peer.is_chat:
             headers = [field for field in headers if field[0] in CHAT_HEADERS]

@@ -43,6 +43,21 @@ async def test_50_parallel_requests_on_credit_for_5_admit_5(gateway: Any, world:
     assert refused.headers["x-should-retry"] == "false"
 
 
+async def test_server_that_forgets_its_scripts_is_told_them_at_both_ends_of_a_request(
+    gateway: Any, world: Any
+) -> None:
+    await gateway.post()
+    world.redis.script_flush()
+
+    running = asyncio.ensure_future(gateway.post(x_simulator="delay_ms=100"))
+    await gateway.until(lambda: world.slots_taken() == 1)
+    world.redis.script_flush()
+
+    assert (await running).status_code == 200
+    await gateway.until(lambda: world.event_count() == 2)
+    assert (world.slots_taken(), world.open_records()) == (0, 0)
+
+
 async def test_refused_request_takes_nothing_from_any_limit(gateway: Any, world: Any) -> None:
     world.set_wallet(posted_micro=1)
 

@@ -1,8 +1,11 @@
 """A change of policy holds from the very next request, both ways; nothing here waits for time."""
 
+import asyncio
 import dataclasses
+import json
 from typing import Any
 
+from tests.gateway.conftest import HELLO
 from turnpike.contracts.snapshots import Budget, Limits
 from turnpike.kernel import clock, keyspace
 
@@ -14,6 +17,28 @@ async def test_revoked_key_is_refused_at_the_next_request(gateway: Any, world: A
     after = await gateway.post()
 
     assert (before.status_code, after.status_code) == (200, 401)
+
+
+async def test_revoked_key_is_refused_where_the_head_of_its_request_is_known(
+    gateway: Any, world: Any
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    body = json.dumps(HELLO).encode()
+    statuses: list[int] = []
+    for secret in (world.secret, world.secret, "sk-tp-other", world.secret, world.secret):
+        if len(statuses) == 4:
+            world.revoke_key()
+        # In one write, so that the gateway may know it by its head.
+        head = f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {secret}\r\n"
+        head += f"anthropic-version: 2023-06-01\r\ncontent-length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        fields = dict(line.split(b": ", 1) for line in answer.split(b"\r\n")[1:-2])
+        await reader.readexactly(int(fields[b"content-length"]))
+        statuses.append(int(answer.split()[1]))
+    writer.close()
+
+    assert statuses == [200, 200, 401, 200, 401]
 
 
 async def test_key_that_comes_back_is_served_at_the_next_request(gateway: Any, world: Any) -> None:

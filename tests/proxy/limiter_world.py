@@ -16,7 +16,7 @@ import redis
 from proxy.limiter.limiter import Admission, Beat, Limiter, Settled
 from proxy.limiter.limits import Spec, build_spec, settle_charges
 from proxy.limiter.plans import limits_of
-from proxy.limiter.scripts import Script
+from proxy.prepared_call import PreparedCall, Script
 from proxy.redis_pipe import RedisPipe, RedisReplyError
 from turnpike.contracts.snapshots import (
     Budget,
@@ -63,6 +63,12 @@ class DirectPipe:
             return self._client.eval(script.source, len(keys), *keys, *args)
         except redis.exceptions.ResponseError as error:
             raise RedisReplyError(str(error)) from error
+
+    async def call(
+        self, call: PreparedCall, name: str, args: Sequence[bytes], *, timeout_seconds: float
+    ) -> Any:
+        """As RedisPipe.call."""
+        return await self.run_script(call.script, call.keys(name), args)
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
