@@ -11,7 +11,8 @@ from typing import Any
 
 from proxy.asgi import Headers
 
-LENGTH_DIGITS_MAX = 9
+# Far more places than a body has that comes in one read.
+LENGTH_PLACES_MAX = 10
 
 # One header line; the parser has refused whatever else could be meant by it.
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
@@ -23,17 +24,18 @@ _UNUSUAL = frozenset((b"transfer-encoding", b"expect", b"upgrade"))
 class HeadMemo:
     """What was made of a head's headers, by those who would make it again for each request."""
 
-    __slots__ = ("digests", "going_up")
+    __slots__ = ("digests", "upstream_start")
 
     def __init__(self) -> None:
         self.digests: list[str] | None = None  # of the key that it carries
-        self.going_up: Headers | None = None  # what of it goes to upstreams
+        # How the last request to an upstream began that went on with it: where to, and its lines.
+        self.upstream_start: tuple[tuple[object, ...], bytes] | None = None
 
 
 class KnownHead:
     """A head that was parsed, around the number of its content-length."""
 
-    __slots__ = ("_after", "_before", "fields", "headers", "length_at", "memo", "scope")
+    __slots__ = ("_after", "_before", "_start", "fields", "headers", "length_at", "memo", "scope")
 
     def __init__(
         self,
@@ -44,7 +46,7 @@ class KnownHead:
         headers: Headers,
         fields: dict[bytes, bytes],
     ) -> None:
-        self._before = before
+        self._before, self._start = before, len(before)
         self._after = after
         self.scope = scope
         self.headers = headers
@@ -54,15 +56,14 @@ class KnownHead:
 
     def read(self, data: bytes) -> tuple[bytes, bytes] | None:
         """Length and body of a whole request with this head and nothing behind it; else None."""
-        before, after = self._before, self._after
-        if not data.startswith(before):
+        if not data.startswith(self._before):
             return None
-        start = len(before)
-        end = data.find(b"\r", start, start + LENGTH_DIGITS_MAX + 1)
-        if end < 0 or not data.startswith(after, end):
+        start, after = self._start, self._after
+        end = data.find(b"\r", start, start + LENGTH_PLACES_MAX)
+        if not data.startswith(after, end):
             return None
         length, body = data[start:end], data[end + len(after) :]
-        return (length, body) if length.isdigit() and int(length) == len(body) else None
+        return (length, body) if length == b"%d" % len(body) else None
 
 
 def learn(

@@ -8,7 +8,6 @@ import msgspec
 
 from proxy.asgi import Headers, Send
 from proxy.http_cycle import cycle_of
-from proxy.known_head import HeadMemo
 from proxy.sse import write_event
 
 _encode = msgspec.json.encode
@@ -155,24 +154,18 @@ async def send_error(
     await send_json(send, status, body, request_id=request_id, headers=headers)
 
 
-def upstream_request_headers(
-    headers: Mapping[bytes, bytes], memo: HeadMemo | None = None
-) -> Headers:
+def upstream_request_headers(headers: Mapping[bytes, bytes]) -> Headers:
     """The client's headers that may go upstream; names are lower-case already, as ASGI has them.
 
     A new list, so that credentials, cookies, `host`, `forwarded*`, hop-by-hop headers and whatever
     `connection` names stay behind, whether we know of them or not.
     """
-    if memo is not None and memo.going_up is not None:
-        return memo.going_up.copy()
     kept = [(name, headers[name]) for name in _going_up(tuple(headers))]
     named = headers.get(b"connection", b"")
     if len(named) > len(b"keep-alive"):
         dropped = {item.strip().lower() for item in named.split(b",")}
         kept = [field for field in kept if field[0] not in dropped]
     kept.append(_IDENTITY)
-    if memo is not None:
-        memo.going_up = kept.copy()
     return kept
 
 

@@ -131,7 +131,7 @@ class UpstreamClient:
         """How many connections wait for their next request."""
         return sum(len(connections) for connections in self._idle.values())
 
-    async def send(
+    def send(
         self,
         target: Target,
         method: bytes,
@@ -141,13 +141,34 @@ class UpstreamClient:
         *,
         connect_timeout_seconds: float,
         headers_timeout_seconds: float,
-    ) -> UpstreamResponse:
+    ) -> Awaitable[UpstreamResponse]:
         """Send a request and wait for the head of the answer. `host` and the length are added here.
 
         Raises an UpstreamError that tells whether the request may have been processed.
         """
         parts = [body] if isinstance(body, bytes) else body
-        head = _head_of(target, method, path, headers, sum(map(len, parts)))
+        size = sum(map(len, parts))
+        return self.send_from(
+            target,
+            start_of_head(target, method, path, headers),
+            b"content-length: %d\r\n\r\n" % size if size or method != b"GET" else b"\r\n",
+            parts,
+            connect_timeout_seconds=connect_timeout_seconds,
+            headers_timeout_seconds=headers_timeout_seconds,
+        )
+
+    async def send_from(
+        self,
+        target: Target,
+        start: bytes,
+        rest: bytes,
+        parts: list[bytes],
+        *,
+        connect_timeout_seconds: float,
+        headers_timeout_seconds: float,
+    ) -> UpstreamResponse:
+        """The same, from a head's start that was made before and the lines that are its rest."""
+        head = start + rest
         while True:
             connection = self._take_idle(target)
             is_kept = connection is not None
@@ -257,20 +278,17 @@ def make_ssl_context(ca_file: str | None = None) -> ssl.SSLContext:
     return context
 
 
-def _head_of(
-    target: Target, method: bytes, path: bytes, headers: Headers, body_bytes: int
-) -> bytes:
+def start_of_head(target: Target, method: bytes, path: bytes, headers: Headers) -> bytes:
+    """A request's head as far as these headers. Raises ValueError for what would break a line."""
     # An answer to HEAD has a length and no body, which the parser cannot know.
     assert method != b"HEAD"
     lines = [
         b"%b %b HTTP/1.1\r\nhost: %b" % (method, path, target.host_header),
         *map(b": ".join, headers),  # without a bytecode for each header
+        b"",
     ]
-    if body_bytes or method != b"GET":
-        lines.append(b"content-length: %d" % body_bytes)
-    lines += (b"", b"")
-    head = b"\r\n".join(lines)
+    start = b"\r\n".join(lines)
     # Whatever got into a value, it must not become a header or a request of its own.
-    if head.count(b"\n") != len(lines):
+    if start.count(b"\n") != len(lines):
         raise ValueError("A header or the path holds a line break.")
-    return head
+    return start

@@ -329,16 +329,16 @@ class Connection(asyncio.Protocol):
         if self._is_head_done:
             self._count_trailer(len(name) + len(value))
             return
-        head = self._head
-        head.append((name.lower(), value))
-        if len(head) > HEADERS_MAX:
-            self._violation = _TOO_MANY
+        # Counted when all are there: their bytes are bounded as they come.
+        self._head.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         exchange = self._exchange
         head, self._head = self._head, []
-        if self._head_bytes > HEAD_BYTES_MAX and _size_of(head) > HEAD_BYTES_MAX:
+        if len(head) > HEADERS_MAX or (
+            self._head_bytes > HEAD_BYTES_MAX and _size_of(head) > HEAD_BYTES_MAX
+        ):
             self._violation = _TOO_MANY
         if exchange is None or exchange.is_complete or status < 200 or self._violation:
             return

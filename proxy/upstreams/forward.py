@@ -126,19 +126,21 @@ class Forwarder:
         """
         upstream = hop.upstream
         peer = self._peer(upstream)
-        headers = self._headers(hop, peer, call)
+        start = self._start(hop, peer, call)
+        rest = b"content-length: %d\r\n\r\n" % len(body)
+        if upstream.send_request_id:
+            rest = b"x-turnpike-request-id: %b\r\n%b" % (call.request_id.encode(), rest)
         wait = (
             upstream.silence_timeout_seconds if call.is_stream else upstream.answer_timeout_seconds
         )
         # Later attempts have what the earlier ones left: the client waits no longer for them.
         gone = clock.monotonic_seconds() - call.begun_at
         try:
-            response = await self._client.send(
+            response = await self._client.send_from(
                 peer.target,
-                b"POST",
-                peer.path_prefix + (CHAT_PATH if peer.is_chat else call.path),
-                headers,
-                body,
+                start,
+                rest,
+                [body],
                 connect_timeout_seconds=upstream.connect_timeout_seconds,
                 headers_timeout_seconds=max(wait - gone, HEADERS_SECONDS_MIN),
             )
@@ -214,9 +216,22 @@ class Forwarder:
             opened[item.credential] = secret.encode()
         return opened
 
+    def _start(self, hop: Hop, peer: _Peer, call: Call) -> bytes:
+        """How the request begins: all but its own id and length, remembered with the head."""
+        memo, place = call.memo, (peer, hop.credential, call.path)
+        known = None if memo is None else memo.upstream_start
+        # The very peer: another one has other secrets.
+        if known is not None and known[0][0] is peer and known[0] == place:
+            return known[1]
+        path = peer.path_prefix + (CHAT_PATH if peer.is_chat else call.path)
+        start = wire.start_of_head(peer.target, b"POST", path, self._headers(hop, peer, call))
+        if memo is not None:
+            memo.upstream_start = place, start
+        return start
+
     def _headers(self, hop: Hop, peer: _Peer, call: Call) -> list[tuple[bytes, bytes]]:
         upstream = hop.upstream
-        headers = upstream_request_headers(call.headers, call.memo)
+        headers = upstream_request_headers(call.headers)
         secret = peer.secret_of(hop.credential)
         if peer.is_chat:
             headers = [field for field in headers if field[0] in CHAT_HEADERS]
@@ -224,8 +239,6 @@ class Forwarder:
             headers.append((b"authorization", b"Bearer " + secret))
         elif secret:
             headers.append((b"x-api-key", secret))
-        if upstream.send_request_id:
-            headers.append((b"x-turnpike-request-id", call.request_id.encode()))
         if self._simulator_control and upstream.is_simulator:
             control = call.headers.get(b"x-simulator")
             if control is not None:

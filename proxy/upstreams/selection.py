@@ -38,6 +38,7 @@ class Hop:
     body: bytes | None = None  # what it is sent, where that is not the client's own body
     ignored: tuple[str, ...] = ()  # what of the client's body it is not sent
     may_be_capped: bool = True  # False: neither the upstream nor any credential of it has a cap
+    is_alone: bool = False  # True: there is no other upstream, nor credential, nor is it draining
 
 
 Tried = Collection[tuple[int, int | None]]
@@ -58,7 +59,14 @@ def hops_of(
         )
         for candidate in candidates
     ]
-    return tuple(sorted(hops, key=_priority)) if len(hops) > 1 else tuple(hops)
+    if len(hops) == 1 and not _is_choice(hops[0]):
+        # The usual case of a small installation, kept cheap.
+        return (replace(hops[0], is_alone=True),)
+    return tuple(sorted(hops, key=_priority))
+
+
+def _is_choice(hop: Hop) -> bool:
+    return len(hop.upstream.credentials) > 1 or hop.upstream.is_draining
 
 
 def is_capped(item: UpstreamSnapshot | CredentialSnapshot) -> bool:
@@ -68,8 +76,8 @@ def is_capped(item: UpstreamSnapshot | CredentialSnapshot) -> bool:
 
 def needs_conversation(hops: Sequence[Hop]) -> bool:
     """Whether there is a choice to make that a conversation has a stake in."""
-    upstream = hops[0].upstream
-    return len(hops) > 1 or len(upstream.credentials) > 1 or upstream.is_draining
+    first = hops[0]
+    return not first.is_alone and (len(hops) > 1 or _is_choice(first))
 
 
 class Chooser:
@@ -84,12 +92,8 @@ class Chooser:
         self, hops: Sequence[Hop], conversation: Conversation | None, *, tried: Tried = ()
     ) -> Hop | None:
         """The hop to try now; None while nobody can serve. `tried`: upstream and credential."""
-        if len(hops) == 1 and not tried and len(hops[0].upstream.credentials) < 2:
-            # The usual case of a small installation, kept cheap.
-            only = hops[0]
-            is_new = conversation is None or conversation.is_new
-            is_closed = only.upstream.is_draining and is_new
-            return only if not is_closed and self._board.is_usable(only.upstream) else None
+        if not tried and (only := hops[0]).is_alone:
+            return only if self._board.is_usable(only.upstream) else None
         start = 0
         while start < len(hops):
             end = start + 1

@@ -1,108 +1,24 @@
 """The server's side of HTTP/1.1, over real sockets and with apps that do one thing each."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from uvicorn.config import Config
-from uvicorn.server import ServerState
 
-from proxy.asgi import App, Receive, Scope, Send
+from proxy.asgi import Receive, Scope, Send
 from proxy.http_cycle import BODY_IN_SCOPE, UNREAD_BYTES_MAX
-from proxy.http_protocol import (
-    HEADERS_IN_SCOPE,
-    LEARNINGS_MAX,
-    MEMO_IN_SCOPE,
-    HttpProtocol,
-)
 from proxy.responses import send_answer
+from tests.proxy.http_wire import TEXT, Serve, Wire, echo, post, serving, until
 
 GET = b"GET /a%20b?c=d HTTP/1.1\r\nhost: x\r\n\r\n"
-TEXT = (b"content-type", b"text/plain")
-Serve = Callable[..., Awaitable["Wire"]]
-
-
-class Wire:
-    """A client's end of one connection, and the server's state behind it."""
-
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, state: ServerState
-    ) -> None:
-        self.reader = reader
-        self.writer = writer
-        self.state = state
-
-    def send(self, data: bytes) -> None:
-        """Send bytes as they are."""
-        self.writer.write(data)
-
-    async def answer(self) -> tuple[bytes, bytes]:
-        """The next answer with a length: its head and its body."""
-        head = await self.reader.readuntil(b"\r\n\r\n")
-        fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
-        return head, await self.reader.readexactly(int(fields.get(b"content-length", b"0")))
-
-    async def rest(self) -> bytes:
-        """Everything until the server closes."""
-        return await asyncio.wait_for(self.reader.read(), 5)
 
 
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
     """Serves an app and connects to it."""
-    async with contextlib.AsyncExitStack() as stack:
-
-        async def start(app: App, **settings: Any) -> Wire:
-            config = Config(
-                app, ws="none", lifespan="off", log_config=None, proxy_headers=False, **settings
-            )
-            config.load()
-            state = ServerState()
-            server = await asyncio.get_running_loop().create_server(
-                lambda: HttpProtocol(config=config, server_state=state, app_state={}),
-                "127.0.0.1",
-                0,
-            )
-            stack.callback(server.close)
-            port = server.sockets[0].getsockname()[1]
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            stack.push_async_callback(_close, writer, state)
-            return Wire(reader, writer, state)
-
+    async with serving() as start:
         yield start
-
-
-async def _close(writer: asyncio.StreamWriter, state: ServerState) -> None:
-    writer.close()
-    with contextlib.suppress(ConnectionError):
-        await writer.wait_closed()
-    await until(lambda: not (state.connections or state.tasks))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so; fails after some seconds."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - what is waited for happens in the loop's turns
-            await asyncio.sleep(0)
-
-
-def post(body: bytes, *more: bytes) -> bytes:
-    """A request with a body."""
-    lines = [b"POST / HTTP/1.1", b"host: x", b"content-length: %d" % len(body), *more]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + body
-
-
-async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with what it was sent."""
-    body = b""
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if not message.get("more_body"):
-            break
-    await send_answer(send, 200, [TEXT], body)
 
 
 async def test_keep_alive_serves_one_request_after_the_other(serve: Serve) -> None:
@@ -123,130 +39,6 @@ async def test_pipelined_requests_are_answered_in_order(serve: Serve) -> None:
     wire.send(post(b"one") + post(b"two") + post(b"three"))
 
     assert [(await wire.answer())[1] for _ in range(3)] == [b"one", b"two", b"three"]
-
-
-async def told(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with what it was told of the request, and whether its head was known before."""
-    fields = b"|".join(b"%b=%b" % field for field in scope["headers"])
-    named = b"|".join(b"%b=%b" % field for field in scope[HEADERS_IN_SCOPE].items())
-    assert fields == named
-    is_known = b"known" if MEMO_IN_SCOPE in scope else b"new"
-    told = (is_known, scope["method"].encode(), scope["raw_path"], fields, scope[BODY_IN_SCOPE])
-    await send_answer(send, 200, [TEXT], b" ".join(told))
-
-
-async def test_head_of_the_last_request_is_known_whatever_the_length(serve: Serve) -> None:
-    wire = await serve(told)
-
-    answers = []
-    for body in (b"one", b"a" * 1_000, b"", b"three"):
-        wire.send(post(body, b"X-One: 1"))
-        answers.append((await wire.answer())[1])
-
-    assert answers == [
-        b"%b POST / host=x|content-length=%d|x-one=1 %b" % (word, len(body), body)
-        for word, body in (
-            (b"new", b"one"),
-            (b"known", b"a" * 1_000),
-            (b"known", b""),
-            (b"known", b"three"),
-        )
-    ]
-    assert wire.state.total_requests == 4
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        post(b"two", b"X-One: 2"),
-        post(b"two", b"X-One: 1", b"X-Two: 2"),
-        post(b"two"),
-        post(b"two", b"X-One: 1").replace(b"POST / ", b"POST /b "),
-        post(b"two", b"X-One: 1").replace(b"POST ", b"PUT "),
-        post(b"two", b"X-One: 1").replace(b"host: x", b"host: y"),
-    ],
-)
-async def test_head_that_differs_anywhere_is_read_anew(serve: Serve, other: bytes) -> None:
-    wire = await serve(told)
-
-    answers = []
-    for data in (post(b"one", b"X-One: 1"), other, other, post(b"one", b"X-One: 1")):
-        wire.send(data)
-        answers.append((await wire.answer())[1])
-
-    assert [answer.split()[0] for answer in answers] == [b"new", b"new", b"known", b"new"]
-    assert answers[1].split()[1:] == answers[2].split()[1:]
-
-
-async def test_known_head_says_where_its_request_ends(serve: Serve) -> None:
-    wire = await serve(echo)
-    wire.send(post(b"first"))
-    await wire.answer()
-
-    # A part of the body, two requests at once, and a number that is none.
-    whole = post(b"in parts")
-    wire.send(whole[:-3])
-    await asyncio.sleep(0.01)
-    wire.send(whole[-3:] + post(b"two") + post(b"three"))
-    answers = [(await wire.answer())[1] for _ in range(3)]
-    wire.send(post(b"").replace(b"length: 0", b"length: x"))
-
-    assert answers == [b"in parts", b"two", b"three"]
-    assert (await wire.rest()).startswith(b"HTTP/1.1 400 ")
-
-
-@pytest.mark.parametrize(
-    "unusual",
-    [
-        post(b"3\r\none\r\n0\r\n\r\n").replace(
-            b"content-length: 13", b"transfer-encoding: chunked"
-        ),
-        post(b"one", b"x-twice: 1", b"x-twice: 2"),
-        post(b"one", b"connection: close"),
-    ],
-)
-async def test_unusual_head_is_never_known(serve: Serve, unusual: bytes) -> None:
-    scopes: list[Scope] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        scopes.append(scope)
-        await echo(scope, receive, send)
-
-    for _ in range(2):
-        wire = await serve(app)
-        for data in (post(b"one"), unusual, unusual):
-            wire.send(data)
-            await wire.answer()
-            if b"close" in data:
-                break
-
-    assert not any(MEMO_IN_SCOPE in scope for scope in scopes)
-
-
-async def test_connection_with_another_head_each_time_stops_looking(serve: Serve) -> None:
-    wire = await serve(told)
-
-    answers = []
-    for number in range(LEARNINGS_MAX + 2):
-        wire.send(post(b"x", b"number: %d" % min(number, LEARNINGS_MAX)))
-        answers.append((await wire.answer())[1].split()[0])
-
-    assert set(answers) == {b"new"}
-
-
-async def test_drain_closes_after_a_request_whose_head_is_known(serve: Serve) -> None:
-    wire = await serve(echo)
-    wire.send(post(b"one"))
-    await wire.answer()
-
-    for connection in wire.state.connections:
-        assert isinstance(connection, HttpProtocol)
-        connection.begin_drain()
-    wire.send(post(b"two"))
-    head, body = await wire.answer()
-
-    assert (b"connection: close" in head, body) == (True, b"two")
-    assert await wire.rest() == b""
 
 
 async def test_path_and_query_arrive_decoded_and_raw(serve: Serve) -> None:
