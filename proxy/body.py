@@ -25,7 +25,8 @@ KNOWN_FIELDS = (
     *("service_tier", "betas", "context_management", "container", "mcp_servers"),
 )
 
-_EMPTY_LIST = re.compile(rb"\[[ \t\n\r]*\]")
+# How a list begins; an empty one ends there too.
+_LIST = re.compile(rb"\[[ \t\n\r]*(\])?")
 
 _decode_top = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
@@ -151,10 +152,10 @@ def _check_messages(fields: Mapping[str, msgspec.Raw]) -> None:
     raw = fields.get("messages")
     if raw is None:
         raise _invalid("messages: Field required")
-    value = memoryview(raw)
-    if bytes(value[:1]) != b"[":
+    begun = _LIST.match(raw)
+    if begun is None:
         raise _invalid("messages: Input should be a valid list")
-    if _EMPTY_LIST.fullmatch(value):
+    if begun[1]:
         raise _invalid("messages: at least one message is required")
 
 

@@ -177,7 +177,9 @@ class Endpoints:
 
     def _ask(self, scope: Scope) -> Ask:
         rid, request_id = ids.new_request_id()
-        headers = headers_of(scope)
+        memo = scope.get(MEMO_IN_SCOPE)
+        # A head that is known has no repeated names.
+        headers = headers_of(scope) if memo is None else scope[HEADERS_IN_SCOPE]
         client = scope.get("client")
         peer = client[0] if client else ""
         trusted = self._config.trusted_proxies
@@ -189,7 +191,7 @@ class Endpoints:
             address=client_address(peer, forwarded, trusted) if trusted else peer,
             started_at_us=clock.now_us(),
             begun_at=clock.monotonic_seconds(),
-            memo=scope.get(MEMO_IN_SCOPE),
+            memo=memo,
         )
 
     def _body(self, ask: Ask, scope: Scope) -> bytes | None:

@@ -11,7 +11,7 @@ from proxy.journal import line_of
 from proxy.limiter.limiter import Admission
 from proxy.limiter.limits import Spec, running_charges, settle_charges
 from proxy.metering import StreamMeter
-from proxy.pricing import lines_micro, worst_case_micro
+from proxy.pricing import call_micro, lines_micro, worst_case_micro
 from proxy.routing import Route
 from proxy.snapshots import View
 from proxy.streaming import Pulse
@@ -176,8 +176,9 @@ class Exchange(msgspec.Struct, kw_only=True):
                 is_void=True,
                 is_request_given_back=self.is_given_back,
             )
-        lines = self._final_lines()
-        counts = lines[0].counts if len(lines) == 1 else rating.sum_counts(lines)
+        counts = self.counts
+        if counts is None:
+            counts = rating.sum_counts(self._final_lines())
         return settle_charges(
             self.spec, input_tokens=limited_input(counts), output_tokens=counts[rating.OUTPUT]
         )
@@ -211,6 +212,14 @@ class Exchange(msgspec.Struct, kw_only=True):
 
     def worth_micro(self) -> int:
         """What the answer is worth, before it is capped by the hold."""
+        if self.counts is not None and self.outcome.stop_reason != rating.REFUSAL:
+            # Most answers are one plain call; its line would say the same, and has to be made.
+            return call_micro(
+                self.counts,
+                price_set=self.route.price_set,
+                model=self.model,
+                discount_bp=self.discount_bp,
+            )
         return lines_micro(
             self._final_lines(),
             price_set=self.route.price_set,

@@ -10,10 +10,11 @@ from typing import Any
 from turnpike.contracts import rating
 from turnpike.contracts.demand import Demand, estimate_input_tokens, hold_micro
 from turnpike.contracts.snapshots import PriceSet
-from turnpike.kernel.money import micros_up
+from turnpike.kernel.money import NANOS_PER_MICRO, micros_up
 
 __all__ = [
     "Demand",
+    "call_micro",
     "estimate_input_tokens",
     "hold_micro",
     "lines_micro",
@@ -54,6 +55,14 @@ def lines_micro(
     if rating.is_free(lines, stop_reason=stop_reason):
         return 0
     return micros_up(rating.nanos_of(lines, price_set=price_set, discount_bp=discount_bp))
+
+
+def call_micro(
+    counts: Mapping[str, int], *, price_set: PriceSet, model: str, discount_bp: int
+) -> int:
+    """The same for one plain call that was not refused, by its counts."""
+    nanos = rating.nanos_of_call(counts, price_set=price_set, model=model, discount_bp=discount_bp)
+    return -(-nanos // NANOS_PER_MICRO)
 
 
 def _output(usage: Mapping[str, Any]) -> int:

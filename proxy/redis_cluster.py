@@ -119,7 +119,13 @@ class RedisCluster:
         return answer
 
     def call(
-        self, call: PreparedCall, name: str, args: Sequence[bytes], *, timeout_seconds: float
+        self,
+        call: PreparedCall,
+        name: str,
+        args: Sequence[bytes],
+        *,
+        timeout_seconds: float,
+        may_wait: bool = False,
     ) -> asyncio.Future[Any]:
         """Run a prepared script; await the result for its reply. Raises RedisAway.
 

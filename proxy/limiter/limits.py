@@ -196,8 +196,7 @@ def running_charges(spec: Spec, *, input_tokens: int, output_tokens: int) -> dic
     `input_tokens` is what the upstream counted, with cache writes and without cache reads. Output
     counts as reserved until more than that has come.
     """
-    return _charges(
-        spec,
+    return spec.plan.charges(
         requests=1,
         input_tokens=input_tokens,
         output_tokens=max(output_tokens, spec.output_reserve),
@@ -219,18 +218,10 @@ def settle_charges(
     """
     assert is_void or not is_request_given_back
     if is_void:
-        return _charges(
-            spec, requests=0 if is_request_given_back else 1, input_tokens=0, output_tokens=0
+        return spec.plan.charges(
+            requests=0 if is_request_given_back else 1, input_tokens=0, output_tokens=0
         )
-    return _charges(spec, requests=1, input_tokens=input_tokens, output_tokens=output_tokens)
-
-
-def _charges(spec: Spec, *, requests: int, input_tokens: int, output_tokens: int) -> dict[str, int]:
-    plan = spec.plan
-    costs_us = plan.costs_us(
-        requests=requests, input_tokens=input_tokens, output_tokens=output_tokens
-    )
-    return dict(zip(plan.names, costs_us, strict=True))
+    return spec.plan.charges(requests=1, input_tokens=input_tokens, output_tokens=output_tokens)
 
 
 def _checks_of(budgets: tuple[tuple[str, Budget], ...], *, at_us: int) -> tuple[BudgetCheck, ...]:

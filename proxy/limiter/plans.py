@@ -188,6 +188,13 @@ class Plan:
             for bucket, (kind, _) in zip(self.buckets, self.rates, strict=True)
         )
 
+    def charges(self, *, requests: int, input_tokens: int, output_tokens: int) -> dict[str, int]:
+        """The same by the buckets' names."""
+        costs_us = self.costs_us(
+            requests=requests, input_tokens=input_tokens, output_tokens=output_tokens
+        )
+        return dict(zip(self.names, costs_us, strict=True))
+
 
 def limits_of(
     *,

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import redis
 
+from proxy.prepared_call import PreparedCall
 from proxy.redis_pipe import RedisAddress, RedisAway, RedisPipe, RedisReplyError
 from tests.proxy.raw_server import until
 from turnpike.embedded.engines import find_valkey
@@ -93,6 +94,22 @@ def server() -> Iterator[PrivateServer]:
         one.start()
         yield one
         one.kill()
+
+
+async def test_what_may_wait_leaves_with_the_next_command_or_by_itself(
+    pipe: RedisPipe, redis_client: redis.Redis
+) -> None:
+    push = LuaScript("return redis.call('RPUSH', KEYS[1], ARGV[1])")
+    redis_client.script_load(push.source)
+    call = PreparedCall(push, before=(), prefix="list:", after=(), args_count=1)
+
+    first = pipe.call(call, "a", (b"1",), timeout_seconds=5, may_wait=True)
+    second = pipe.call(call, "a", (b"2",), timeout_seconds=5)
+    assert (await second, first.done(), await first) == (2, True, 1)
+
+    alone = pipe.call(call, "a", (b"3",), timeout_seconds=5, may_wait=True)
+    assert await alone == 3
+    assert redis_client.lrange("list:a", 0, -1) == [b"1", b"2", b"3"]
 
 
 async def test_commands_return_their_replies(pipe: RedisPipe) -> None:

@@ -21,10 +21,14 @@ CACHE_READ = "cache_read"
 WEB_SEARCH = "web_search"
 TOKEN_COMPONENTS = (INPUT, OUTPUT, CACHE_WRITE_5M, CACHE_WRITE_1H, CACHE_READ)
 COMPONENTS = (*TOKEN_COMPONENTS, WEB_SEARCH)
+PROMPT_COMPONENTS = (INPUT, CACHE_WRITE_5M, CACHE_WRITE_1H, CACHE_READ)
 
 # Types of iterations that are attempts at the answer itself.
 MESSAGE = "message"
 FALLBACK = "fallback_message"
+
+# What an answer says of itself that the model did not want to give.
+REFUSAL = "refusal"
 
 ANY_MODEL = "*"
 STANDARD = "standard"
@@ -45,13 +49,7 @@ class UsageLine:
     @property
     def prompt_tokens(self) -> int:
         """Everything that was read: what long-context brackets look at."""
-        count = self.counts.get
-        return (
-            count(INPUT, 0)
-            + count(CACHE_WRITE_5M, 0)
-            + count(CACHE_WRITE_1H, 0)
-            + count(CACHE_READ, 0)
-        )
+        return prompt_tokens_of(self.counts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,23 +100,50 @@ def rate(
 
 def is_free(lines: Sequence[UsageLine], *, stop_reason: str | None) -> bool:
     """Whether an answer costs nothing: a refusal before any output."""
-    return stop_reason == "refusal" and all(line.counts[OUTPUT] == 0 for line in lines)
+    return stop_reason == REFUSAL and all(line.counts[OUTPUT] == 0 for line in lines)
 
 
 def nanos_of(lines: Sequence[UsageLine], *, price_set: PriceSet, discount_bp: int) -> Nanos:
     """The sum that `rate` comes to, without saying of what: for the path of every request."""
-    total, kept = 0, BASIS_POINTS - discount_bp
-    for line in lines:
-        counts = line.counts
-        brackets = _brackets(price_set, line.model, line.variant)
-        alone = brackets[0] if len(brackets) == 1 else None
-        rates = (alone or _reached(brackets, line.prompt_tokens)).rates
-        # C leaves out what was not used: most of the components of most answers.
-        for name in filter(counts.__getitem__, counts):
-            if name in rates:
-                rate_nanos, divisor = rates[name]
-                total += half_even_div(counts[name] * rate_nanos * kept, divisor)
-    return Nanos(total)
+    return Nanos(
+        sum(
+            nanos_of_call(
+                line.counts,
+                price_set=price_set,
+                model=line.model,
+                variant=line.variant,
+                discount_bp=discount_bp,
+            )
+            for line in lines
+        )
+    )
+
+
+def nanos_of_call(
+    counts: Mapping[str, int],
+    *,
+    price_set: PriceSet,
+    model: str,
+    variant: str = STANDARD,
+    discount_bp: int,
+) -> int:
+    """What the counts of one model call come to."""
+    brackets = _brackets(price_set, model, variant)
+    first = brackets[0]
+    if len(brackets) > 1:
+        first = _reached(brackets, prompt_tokens_of(counts))
+    rates, total, kept = first.rates, 0, BASIS_POINTS - discount_bp
+    # C leaves out what was not used: most of the components of most answers.
+    for name in filter(counts.__getitem__, counts):
+        if name in rates:
+            rate_nanos, divisor = rates[name]
+            total += half_even_div(counts[name] * rate_nanos * kept, divisor)
+    return total
+
+
+def prompt_tokens_of(counts: Mapping[str, int]) -> int:
+    """Everything that a call read: what long-context brackets look at."""
+    return sum([counts.get(name, 0) for name in PROMPT_COMPONENTS])
 
 
 def plain_counts(

@@ -97,13 +97,20 @@ def parse_public_id(prefix: str, text: str) -> UUID:
 
 def _public_id(prefix: str, number: int) -> str:
     # Six digits at a time, which fit a machine word, and of those two by a look-up.
-    pairs = _PAIRS
     number, low = divmod(number, _TWELVE)
     a, b = divmod(number, _SIX)
     c, d = divmod(low, _SIX)
-    return (
-        f"{prefix}_{VERSION}{pairs[a // 3_364]}{pairs[a % 3_364]}"
-        f"{pairs[b // 11_316_496]}{pairs[b // 3_364 % 3_364]}{pairs[b % 3_364]}"
-        f"{pairs[c // 11_316_496]}{pairs[c // 3_364 % 3_364]}{pairs[c % 3_364]}"
-        f"{pairs[d // 11_316_496]}{pairs[d // 3_364 % 3_364]}{pairs[d % 3_364]}"
+    found = (
+        a // 3_364,
+        a % 3_364,
+        b // 11_316_496,
+        b // 3_364 % 3_364,
+        b % 3_364,
+        c // 11_316_496,
+        c // 3_364 % 3_364,
+        c % 3_364,
+        d // 11_316_496,
+        d // 3_364 % 3_364,
+        d % 3_364,
     )
+    return f"{prefix}_{VERSION}{''.join(map(_PAIRS.__getitem__, found))}"
