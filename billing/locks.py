@@ -1,7 +1,7 @@
 """Every row lock in the app and the one order in which they are taken.
 
-    publication → wallet → billing period → invoice → number series → ledger transaction key
-    → ledger accounts by id
+    publication → refunds → wallet → billing period → invoice → number series
+    → ledger transaction key → ledger accounts by id
     → price book → tenant (accounts) → platform state
 
 A function that needs several takes them in this order, several of one kind by rising id.
@@ -19,14 +19,18 @@ from billing.models.state import STATE_ID, PlatformState
 # Two publishers of one thing would overwrite each other's newer values. Numbers of advisory locks.
 PUBLICATION_LOCKS = 7_101
 PLANE_LOCK = 0
+# A refund waits for a payment provider; nothing else waits for that.
+REFUND_LOCKS = 7_102
 
 
 def lock_publication(*, tenant: int = PLANE_LOCK) -> None:
     """Wait until nobody else publishes this tenant (0: the plane), until the transaction ends."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_advisory_xact_lock(%s, hashint8(%s))", [PUBLICATION_LOCKS, tenant]
-        )
+    _wait_for(PUBLICATION_LOCKS, tenant)
+
+
+def lock_refunds(*, tenant: int) -> None:
+    """Wait until nobody else gives this tenant money back, until the transaction ends."""
+    _wait_for(REFUND_LOCKS, tenant)
 
 
 def lock_wallet(*, tenant: int, currency: str = "USD") -> Wallet:
@@ -88,3 +92,8 @@ def lock_state() -> PlatformState:
     """The platform's one row of state, locked; made at first use."""
     PlatformState.objects.bulk_create([PlatformState()], ignore_conflicts=True)
     return PlatformState.objects.select_for_update().get(pk=STATE_ID)
+
+
+def _wait_for(kind: int, number: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, hashint8(%s))", [kind, number])

@@ -40,6 +40,8 @@ class StripeServer:
         self.age_seconds = 3_600
         self.page_size = 100
         self.is_down = False
+        # What is asked for is done, and nobody hears of it.
+        self.is_unheard = False
         self.lock = threading.RLock()
         self.number = 0
         self.url = ""
@@ -97,12 +99,12 @@ class StripeServer:
             self.calls.append(f"{method} {path}")
             if self.is_down:
                 return 503, {"error": {"type": "api_error", "message": "away"}}
-            if key and key in self.answers:
-                return self.answers[key]
-            said = self._answer(method, path.removeprefix("/v1/"), given)
-            if key:
+            if not key or key not in self.answers:
+                said = self._answer(method, path.removeprefix("/v1/"), given)
                 self.answers[key] = said
-            return said
+            if self.is_unheard and method == "POST":
+                return 503, {"error": {"type": "api_error", "message": "the answer was lost"}}
+            return self.answers[key]
 
     def _answer(self, method: str, path: str, given: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         if method == "GET" and path in PREFIXES:

@@ -284,6 +284,66 @@ def test_a_refund_goes_back_once(server: StripeServer, owner: Caller) -> None:
     assert broken_invariants() == []
 
 
+@pytest.mark.parametrize("is_told", [False, True])
+def test_a_refund_whose_answer_was_lost_is_the_same_refund_when_asked_again(
+    server: StripeServer, owner: Caller, is_told: bool
+) -> None:
+    payment, _intent = paid(server, owner)
+
+    def refund() -> Any:
+        return refund_payment(
+            payment=payment.pk, amount=400 * CENT, key="one", reason="asked for", caller=OPERATOR
+        )
+
+    server.is_unheard = True
+    with pytest.raises(Unavailable):
+        refund()
+    server.is_unheard = False
+    (made,) = [row for name, row in server.objects.items() if name.startswith("re_")]
+    if is_told:
+        assert send(event("refund.created", made)).json()["outcome"] == "applied"
+        assert balances()["prepaid"] == 600
+
+    done = refund()
+
+    assert (done.provider_ref, done.status) == (made["id"], "done")
+    assert [name for name in server.objects if name.startswith("re_")] == [made["id"]]
+    assert balances()["prepaid"] == 600
+    assert payment_of(payment).refunded_nano == 400 * CENT
+    send(event("refund.created", made))
+    assert balances()["prepaid"] == 600
+    assert broken_invariants() == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_refunds_at_once_give_back_no_more_than_there_is(
+    server: StripeServer, owner: Caller
+) -> None:
+    payment, _intent = paid(server, owner)
+    outcomes: list[str] = []
+
+    def refund(key: str) -> None:
+        try:
+            made = refund_payment(
+                payment=payment.pk, amount=600 * CENT, key=key, reason="all", caller=OPERATOR
+            )
+            outcomes.append(made.status)
+        except Conflict:
+            outcomes.append("refused")
+        finally:
+            connection.close()
+
+    crowd = [threading.Thread(target=refund, args=(key,)) for key in ("one", "two", "three")]
+    for one in crowd:
+        one.start()
+    for one in crowd:
+        one.join()
+
+    assert sorted(outcomes) == ["done", "refused", "refused"]
+    assert server.calls.count("POST /v1/refunds") == 1
+    assert balances()["prepaid"] == 400
+
+
 def test_money_that_was_used_is_not_refunded(server: StripeServer, owner: Caller) -> None:
     payment, _intent = paid(server, owner)
     with platform_scope("tests"):

@@ -185,7 +185,9 @@ def _reversal_of(payment: Payment, seen: SeenRefund) -> PaymentReversal | None:
     found = PaymentReversal.objects.filter(payment=payment, provider_ref=seen.ref).first()
     if found is not None or seen.is_failed:
         return found
+    # Where it names one of ours that is not here, whoever asked for it never heard the answer.
     return PaymentReversal.objects.create(
+        **({} if ours is None else {"uuid": ours}),
         tenant_id=payment.tenant_id,
         payment=payment,
         amount_nano=seen.amount_nano,
