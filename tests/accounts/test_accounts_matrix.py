@@ -3,13 +3,14 @@
 The table is written by hand: a route that is missing in it fails, and so does one too many.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from django.db import transaction
+from pytest_django import DjangoDbBlocker
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.test import APIClient, APIRequestFactory
@@ -21,12 +22,14 @@ from tests.accounts.factories import (
     make_invite,
     make_key,
     make_member,
+    make_tenant,
     make_user,
     make_webhook,
     make_workspace,
     management_client,
     signed_in,
 )
+from tests.support.module_rows import kept_rows
 from turnpike.control.caller import Power
 from turnpike.control.drf import TenantView
 from turnpike.control.scope import platform_scope
@@ -142,6 +145,45 @@ def _routes_in_code() -> set[tuple[str, str]]:
     }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Two tenants with a row of each kind, and everybody who asks; each request is undone."""
+
+    tenant: Tenant
+    stranger: Tenant
+    own: Mapping[str, str]
+    foreign: Mapping[str, str]
+    members: Mapping[Role, APIClient]
+    staff: APIClient
+    inference: APIClient
+
+
+@pytest.fixture(scope="module")
+def rows(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[World]:
+    """Made once: to make them is most of what a request here would cost."""
+    with kept_rows(django_db_blocker):
+        with django_db_blocker.unblock():
+            tenant, stranger = make_tenant(), make_tenant("Stranger")
+            inference = APIClient()
+            inference.credentials(HTTP_X_API_KEY=make_key(tenant, ApiKey.Kind.API).secret)
+            world = World(
+                tenant=tenant,
+                stranger=stranger,
+                own=_objects_of(tenant),
+                foreign=_objects_of(stranger),
+                members={role: client_of(tenant, role) for role in Role},
+                staff=signed_in(make_user(is_staff=True)),
+                inference=inference,
+            )
+        yield world
+
+
+@pytest.fixture
+def world(rows: World, db: None) -> World:
+    """The module's rows, as they were made."""
+    return rows
+
+
 def _objects_of(tenant: Tenant) -> dict[str, str]:
     """An id of each kind that belongs to a tenant."""
     make_member(tenant, Role.OWNER)
@@ -159,7 +201,7 @@ def _objects_of(tenant: Tenant) -> dict[str, str]:
     }
 
 
-def _path(route: str, objects: dict[str, str]) -> str:
+def _path(route: str, objects: Mapping[str, str]) -> str:
     for name, value in objects.items():
         route = route.replace(f"<str:{name}>", value)
     assert "<" not in route
@@ -190,41 +232,41 @@ def test_the_matrix_names_every_route_and_no_other() -> None:
 
 @pytest.mark.parametrize(("method", "route"), TENANT_ROUTES)
 def test_each_role_may_do_what_the_matrix_says_with_its_own(
-    tenant: Tenant, method: str, route: str
+    world: World, method: str, route: str
 ) -> None:
-    rule, path = MATRIX[method, route], _path(route, _objects_of(tenant))
+    rule, path = MATRIX[method, route], _path(route, world.own)
 
-    found = {role: _status(client_of(tenant, role), method, path, rule.body) for role in ALL}
+    found = {role: _status(world.members[role], method, path, rule.body) for role in ALL}
 
     assert found == {role: rule.status if role in rule.roles else 403 for role in ALL}
 
 
 @pytest.mark.parametrize(("method", "route"), [item for item in TENANT_ROUTES if "<" in item[1]])
 def test_another_tenants_row_is_not_found_by_any_role(
-    tenant: Tenant, stranger: Tenant, method: str, route: str
+    world: World, method: str, route: str
 ) -> None:
-    rule, path = MATRIX[method, route], _path(route, _objects_of(stranger))
+    rule, path = MATRIX[method, route], _path(route, world.foreign)
 
-    found = {role: _status(client_of(tenant, role), method, path, rule.body) for role in ALL}
+    found = {role: _status(world.members[role], method, path, rule.body) for role in ALL}
 
     assert found == {role: 404 if role in rule.roles else 403 for role in ALL}
 
 
 @pytest.mark.parametrize(("method", "route"), TENANT_ROUTES)
 def test_a_management_key_needs_exactly_the_power_of_the_route(
-    tenant: Tenant, stranger: Tenant, method: str, route: str
+    world: World, method: str, route: str
 ) -> None:
     rule = MATRIX[method, route]
     assert rule.power is not None
-    own, foreign = _path(route, _objects_of(tenant)), _path(route, _objects_of(stranger))
+    own, foreign = _path(route, world.own), _path(route, world.foreign)
     # Giving a role takes the role's own powers too, so that nobody gives more than they have.
     given = (
         set(Power) - {Power.OWNERS_WRITE}
         if "role" in str(rule.body) or "user_id" in route or "resend" in route
         else {rule.power}
     )
-    holder = management_client(tenant, *given)
-    others = management_client(tenant, *(set(Power) - {rule.power}))
+    holder = management_client(world.tenant, *given)
+    others = management_client(world.tenant, *(set(Power) - {rule.power}))
 
     assert _status(holder, method, own, rule.body) == rule.status
     assert _status(others, method, own, rule.body) == 403
@@ -233,8 +275,8 @@ def test_a_management_key_needs_exactly_the_power_of_the_route(
 
 
 @pytest.mark.parametrize(("method", "route"), ROUTES)
-def test_nobody_comes_in_without_a_credential(tenant: Tenant, method: str, route: str) -> None:
-    rule, path = MATRIX[method, route], _path(route, _objects_of(tenant))
+def test_nobody_comes_in_without_a_credential(world: World, method: str, route: str) -> None:
+    rule, path = MATRIX[method, route], _path(route, world.own)
 
     status = _status(APIClient(), method, path, rule.body)
 
@@ -244,26 +286,24 @@ def test_nobody_comes_in_without_a_credential(tenant: Tenant, method: str, route
 @pytest.mark.parametrize(
     ("method", "route"), [item for item in ROUTES if MATRIX[item].roles == STAFF]
 )
-def test_operator_routes_are_for_staff_alone(tenant: Tenant, method: str, route: str) -> None:
-    rule, path = MATRIX[method, route], _path(route, _objects_of(tenant))
-    staff = signed_in(make_user(is_staff=True))
-    key = management_client(tenant)
+def test_operator_routes_are_for_staff_alone(world: World, method: str, route: str) -> None:
+    rule, path = MATRIX[method, route], _path(route, world.own)
+    key = management_client(world.tenant)
 
-    assert _status(staff, method, path, rule.body) == rule.status
-    assert {_status(client_of(tenant, role), method, path, rule.body) for role in ALL} == {403}
+    assert _status(world.staff, method, path, rule.body) == rule.status
+    members = world.members.values()
+    assert {_status(member, method, path, rule.body) for member in members} == {403}
     assert _status(key, method, path, rule.body) == 401
 
 
 @pytest.mark.parametrize(("method", "route"), TENANT_ROUTES)
 def test_staff_without_a_membership_and_inference_keys_stay_outside(
-    tenant: Tenant, method: str, route: str
+    world: World, method: str, route: str
 ) -> None:
-    rule, path = MATRIX[method, route], _path(route, _objects_of(tenant))
-    inference = APIClient()
-    inference.credentials(HTTP_X_API_KEY=make_key(tenant, ApiKey.Kind.API).secret)
+    rule, path = MATRIX[method, route], _path(route, world.own)
 
-    assert _status(signed_in(make_user(is_staff=True)), method, path, rule.body) == 403
-    assert _status(inference, method, path, rule.body) == 403
+    assert _status(world.staff, method, path, rule.body) == 403
+    assert _status(world.inference, method, path, rule.body) == 403
 
 
 class _OpenHandler(TenantView):
