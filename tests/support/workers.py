@@ -1,5 +1,10 @@
-"""A pytest plugin: which of xdist's workers runs which test, and what is started first."""
+"""A pytest plugin: which of xdist's workers runs which test, and what is started first.
 
+It also keeps Python from looking for garbage, again and again, among everything that was imported:
+that would be a quarter of what collecting the tests costs, and a part of what each of them does.
+"""
+
+import gc
 from typing import Any
 
 import pytest
@@ -11,13 +16,20 @@ from xdist.scheduler.loadscope import (  # type: ignore[import-untyped]  # it sh
 PLATFORM_FOLDERS = ("tests/e2e/", "tests/sdk/", "tests/clients/", "tests/browser/")
 # These wait for other processes: begun early, they overlap with the many short ones.
 LONG_FOLDERS = ("tests/storm/", "tests/faults/")
+# Tests in here share what takes long to make, once for the worker that has them.
+SHARING_FILES = ("tests/test_layout.py", "tests/accounts/test_accounts_matrix.py")
+
+gc.disable()
 
 
 class PlatformScheduling(LoadScopeScheduling):  # type: ignore[misc]  # the same
-    """Hands out tests one by one, but what shares the platform as a whole."""
+    """Hands out tests one by one, but what shares the platform, or a file's rows, as a whole."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "platform" if nodeid.startswith(PLATFORM_FOLDERS) else nodeid
+        if nodeid.startswith(PLATFORM_FOLDERS):
+            return "platform"
+        file, _, _ = nodeid.partition("::")
+        return file if file in SHARING_FILES else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -29,3 +41,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> PlatformSche
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the long ones first; the rest stays as it was collected."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONG_FOLDERS))
+
+
+def pytest_collection_finish() -> None:
+    """From here on garbage is looked for again, but not among what is here to stay."""
+    gc.freeze()
+    gc.enable()
