@@ -17,7 +17,7 @@ def kept_rows(blocker: DjangoDbBlocker) -> Iterator[None]:
     with blocker.unblock():
         outer = transaction.atomic()
         # As Django's own test case says of its transactions: what must be outermost may be in it.
-        outer._from_testcase = True
+        outer._from_testcase = True  # type: ignore[attr-defined]
         outer.__enter__()
     try:
         yield
