@@ -29,18 +29,11 @@ class RedisLink(Protocol):
         """Send a command; await the result for its reply. Raises RedisAway or RedisReplyError."""
 
     def call(
-        self,
-        call: PreparedCall,
-        name: str,
-        args: Sequence[bytes],
-        *,
-        timeout_seconds: float,
-        may_wait: bool = False,
+        self, call: PreparedCall, name: str, args: Sequence[bytes], *, timeout_seconds: float
     ) -> asyncio.Future[Any]:
         """Run a prepared script; await the result for its reply. Raises RedisAway.
 
-        Or RedisReplyError: after NOSCRIPT nothing was done, and `run_script` helps. `may_wait`:
-        with what is sent next, or in a moment where nothing is.
+        Or RedisReplyError: after NOSCRIPT nothing was done, and `run_script` helps.
         """
 
     async def execute_many(

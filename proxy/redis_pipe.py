@@ -38,8 +38,6 @@ BACKOFF_FIRST_SECONDS = 0.01
 BACKOFF_MAX_SECONDS = 1.0
 # A connection that lived as long as this was a good one: the next attempt comes at once again.
 SETTLED_SECONDS = 1.0
-# What nobody waits for leaves at the latest after this.
-LINGER_SECONDS = 0.002
 # With a call overdue by this and not a byte in between, the peer is taken for gone.
 STALLED_SECONDS = 3.0
 
@@ -144,8 +142,6 @@ class _Connection(asyncio.Protocol):
         self.pending: deque[tuple[asyncio.Future[Any], float]] = deque()
         self.waiting_since = 0.0
         self._out: list[bytes] = []
-        self._is_flush_due = False
-        self._linger: asyncio.TimerHandle | None = None  # never cancelled: one serves many commands
         self._reader = hiredis.Reader(replyError=RedisReplyError)
         self._transport: asyncio.Transport | None = None
 
@@ -153,36 +149,23 @@ class _Connection(asyncio.Protocol):
         # A cast, not an assert: the transports of uvloop share no base class with asyncio's.
         self._transport = cast(asyncio.Transport, transport)
 
-    def send(
-        self, packed: bytes, now: float, deadline: float, *, may_wait: bool = False
-    ) -> asyncio.Future[Any]:
-        """Queue a packed command for the write of this turn; the future gets its reply.
-
-        `may_wait`: it leaves with what is sent next, or in a moment where nothing is.
-        """
+    def send(self, packed: bytes, now: float, deadline: float) -> asyncio.Future[Any]:
+        """Queue a packed command for the write of this turn; the future gets its reply."""
         future: asyncio.Future[Any] = self.loop.create_future()
-        self._out.append(packed)
-        if may_wait:
-            if self._linger is None and not self._is_flush_due:
-                self._linger = self.loop.call_later(LINGER_SECONDS, self._flush_late)
-        elif not self._is_flush_due:
-            self._is_flush_due = True
+        out = self._out
+        if not out:
             self.loop.call_soon(self._flush)
+        out.append(packed)
         if not self.pending:
             self.waiting_since = now
         self.pending.append((future, deadline))
         return future
 
     def _flush(self) -> None:
-        self._is_flush_due = False
         out = self._out
-        if out and self._transport is not None and not self.is_lost:
+        if self._transport is not None and not self.is_lost:
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
         out.clear()
-
-    def _flush_late(self) -> None:
-        self._linger = None
-        self._flush()
 
     def data_received(self, data: bytes) -> None:
         self.waiting_since = self.loop.time()
@@ -287,24 +270,15 @@ class RedisPipe:
         return self._send(_pack(command), seconds)
 
     def call(
-        self,
-        call: PreparedCall,
-        name: str,
-        args: Sequence[bytes],
-        *,
-        timeout_seconds: float,
-        may_wait: bool = False,
+        self, call: PreparedCall, name: str, args: Sequence[bytes], *, timeout_seconds: float
     ) -> asyncio.Future[Any]:
         """Run a prepared script; await the result for its reply. Raises RedisAway.
 
-        Or RedisReplyError: after NOSCRIPT nothing was done, and `run_script` helps. `may_wait`:
-        with what is sent next, or in a moment where nothing is.
+        Or RedisReplyError: after NOSCRIPT nothing was done, and `run_script` helps.
         """
-        return self._send(call.packed(name, args), timeout_seconds, may_wait=may_wait)
+        return self._send(call.packed(name, args), timeout_seconds)
 
-    def _send(
-        self, packed: bytes, seconds: float, *, may_wait: bool = False
-    ) -> asyncio.Future[Any]:
+    def _send(self, packed: bytes, seconds: float) -> asyncio.Future[Any]:
         connection = self._connection
         if connection is None or connection.is_lost:
             raise RedisAway("Redis is not connected.")
@@ -314,7 +288,7 @@ class RedisPipe:
         deadline = now + seconds
         if self._watch is None or deadline < self._watch_at:
             self._watch_until(deadline)
-        return connection.send(packed, now, deadline, may_wait=may_wait)
+        return connection.send(packed, now, deadline)
 
     async def execute_many(
         self, commands: Iterable[Command], *, timeout_seconds: float | None = None

@@ -214,7 +214,6 @@ class Limiter:
             spec.rid,
             (self._now(), spec.text, update, event),
             timeout_seconds=self._write_timeout_seconds,
-            may_wait=True,
         )
 
     @property

@@ -96,20 +96,18 @@ def server() -> Iterator[PrivateServer]:
         one.kill()
 
 
-async def test_what_may_wait_leaves_with_the_next_command_or_by_itself(
-    pipe: RedisPipe, redis_client: redis.Redis
-) -> None:
+async def test_prepared_call_is_run_in_its_turn(pipe: RedisPipe, redis_client: redis.Redis) -> None:
     push = LuaScript("return redis.call('RPUSH', KEYS[1], ARGV[1])")
-    redis_client.script_load(push.source)
     call = PreparedCall(push, before=(), prefix="list:", after=(), args_count=1)
 
-    first = pipe.call(call, "a", (b"1",), timeout_seconds=5, may_wait=True)
-    second = pipe.call(call, "a", (b"2",), timeout_seconds=5)
-    assert (await second, first.done(), await first) == (2, True, 1)
+    await pipe.execute("SCRIPT", "FLUSH")
+    with pytest.raises(RedisReplyError, match="NOSCRIPT"):
+        await pipe.call(call, "a", (b"0",), timeout_seconds=5)
+    redis_client.script_load(push.source)
+    sent = [pipe.call(call, "a", (b"%d" % n,), timeout_seconds=5) for n in range(3)]
 
-    alone = pipe.call(call, "a", (b"3",), timeout_seconds=5, may_wait=True)
-    assert await alone == 3
-    assert redis_client.lrange("list:a", 0, -1) == [b"1", b"2", b"3"]
+    assert await asyncio.gather(*sent) == [1, 2, 3]
+    assert redis_client.lrange("list:a", 0, -1) == [b"0", b"1", b"2"]
 
 
 async def test_commands_return_their_replies(pipe: RedisPipe) -> None:
