@@ -65,6 +65,36 @@ def test_refunds_and_disputes_are_found_too(server: StripeServer, owner: Caller)
     assert broken_invariants() == []
 
 
+def test_orders_that_ended_without_a_message_end(server: StripeServer, owner: Caller) -> None:
+    expired, waiting, failed = order(owner), order(owner), order(owner)
+    server.expire(expired.payment.order_ref)
+    with platform_scope("tests"):
+        # A card charged without its owner: the bank said no, and the message was lost.
+        declined = server.make(
+            "pi",
+            amount=TEN,
+            currency="usd",
+            status="requires_payment_method",
+            last_payment_error={"message": "Your card was declined."},
+            metadata={
+                "turnpike_payment": failed.payment.public_id,
+                "turnpike_tenant": failed.payment.tenant.public_id,
+            },
+        )
+        Payment.objects.filter(pk=failed.payment.pk).update(
+            kind="auto_reload", payment_ref=declined["id"], order_ref=""
+        )
+
+    assert sweep_payments(at=NOW) == 0, "they are too young to be missed"
+    assert sweep_payments(at=NOW + timedelta(hours=1)) == 2
+    assert sweep_payments(at=NOW + timedelta(hours=1)) == 0
+
+    ends = [payment_of(one).status for one in (expired, waiting, failed)]
+    assert ends == ["expired", "started", "failed"]
+    assert payment_of(failed).failure == "Your card was declined."
+    assert balances() == {}
+
+
 def test_what_is_not_ours_or_too_new_or_too_old_is_left_alone(
     server: StripeServer, owner: Caller
 ) -> None:

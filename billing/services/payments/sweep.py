@@ -26,6 +26,8 @@ LOOKED_BACK = timedelta(days=4)
 # A message is under way for a moment; what is younger is not missed yet.
 PATIENCE = timedelta(minutes=10)
 NO_LIST = "no list"
+# Orders that are asked about in one sweep; the next one asks about those that are left.
+STARTED_AT_ONCE_MAX = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +50,16 @@ class ComparedPayments:
 
 
 def sweep_payments(*, at: datetime) -> int:
-    """Apply what the provider has and we lack; how many payments that changed."""
+    """Apply what the provider has and we lack; how many payments that changed.
+
+    Orders of these days that have neither been paid nor ended are asked about one by one: an
+    auto-reload that failed without a word would keep the next one from being tried.
+    """
     source = checkout_provider()
     listed = source.list_movements(since=at - LOOKED_BACK, until=at - PATIENCE)
-    missing = _missing_here(source.name, listed)
-    return sum(_apply(source, subject, at) for subject in {item.payment for item in missing})
+    missing = {item.payment for item in _missing_here(source.name, listed)}
+    applied = sum(_apply(source, subject, at) for subject in missing)
+    return applied + sum(_apply(source, subject, at) for subject in _unended(source.name, at))
 
 
 def compare_payments(*, at: datetime) -> ComparedPayments:
@@ -88,11 +95,27 @@ def _apply(source: Provider, subject: str, at: datetime) -> bool:
             return False
         with platform_scope("billing.sweep_payments"):
             payment = apply_seen(provider=source.name, seen=seen, at=at)
+            payment.refresh_from_db(fields=["status"])
     except Conflict as error:
         logger.warning("payment.refused", extra={"payment": subject, "why": error.message})
         return False
+    if payment.status == Payment.Status.STARTED:
+        return False
     logger.warning("payment.found", extra={"payment": payment.public_id})
     return True
+
+
+def _unended(provider: str, at: datetime) -> list[str]:
+    """The provider's names of orders that wait for their end; what was charged comes first."""
+    with platform_scope("billing.sweep_payments"):
+        rows = Payment.objects.filter(
+            provider=provider,
+            status=Payment.Status.STARTED,
+            created_at__gte=at - LOOKED_BACK,
+            created_at__lt=at - PATIENCE,
+        ).exclude(payment_ref="", order_ref="")
+        refs = rows.order_by("kind", "pk").values_list("payment_ref", "order_ref")
+        return [payment or order for payment, order in refs[:STARTED_AT_ONCE_MAX]]
 
 
 def _missing_here(provider: str, listed: Listed) -> list[Missing]:
