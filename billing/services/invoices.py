@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from django.db import transaction
@@ -121,21 +122,7 @@ def write_parts(
     row: Invoice, lines: Sequence[LineDraft], *, details: BillingDetails, first: int = 1
 ) -> None:
     """Write a draft's lines and taxes, and its sums."""
-    words = _tax_of_lines(details)
-    InvoiceLine.objects.bulk_create(
-        InvoiceLine(
-            invoice=row,
-            tenant_id=row.tenant_id,
-            position=position,
-            kind=line.kind,
-            quantity=line.quantity,
-            price_nano=line.price,
-            exact_nano=line.exact,
-            amount_nano=line.amount,
-            **{**words, **line.words},
-        )
-        for position, line in enumerate(lines, start=first)
-    )
+    _write_lines(row, lines, words=_tax_of_lines(details), first=first)
     _write_taxes(row, _taxes_known(details))
 
 
@@ -240,20 +227,7 @@ def _issue_statement(
     )
     details = details_of(period.tenant_id)
     usage = [line for line in lines if line.kind != InvoiceLine.Kind.PAID_AHEAD]
-    InvoiceLine.objects.bulk_create(
-        InvoiceLine(
-            invoice=row,
-            tenant_id=row.tenant_id,
-            position=position,
-            kind=line.kind,
-            quantity=line.quantity,
-            price_nano=line.price,
-            exact_nano=line.exact,
-            amount_nano=line.amount,
-            **line.words,
-        )
-        for position, line in enumerate(usage, start=1)
-    )
+    _write_lines(row, usage)
     _sum_up(row)
     row.status, row.issued_at, row.language = Status.ISSUED, at, details.language
     seller = seller_of(details)
@@ -308,6 +282,30 @@ def _taxes_known(details: BillingDetails) -> dict[str, tuple[str, str]]:
     seller = seller_of(details)
     rates = (details.tax_rate, None if seller is None else seller.tax_rate)
     return {rate.code: (rate.title, rate.note) for rate in rates if rate is not None}
+
+
+def _write_lines(
+    row: Invoice,
+    lines: Sequence[LineDraft],
+    *,
+    words: Mapping[str, Any] = MappingProxyType({}),
+    first: int = 1,
+) -> None:
+    """Write lines in their order; `words` are what all of them have in common."""
+    InvoiceLine.objects.bulk_create(
+        InvoiceLine(
+            invoice=row,
+            tenant_id=row.tenant_id,
+            position=position,
+            kind=line.kind,
+            quantity=line.quantity,
+            price_nano=line.price,
+            exact_nano=line.exact,
+            amount_nano=line.amount,
+            **{**words, **line.words},
+        )
+        for position, line in enumerate(lines, start=first)
+    )
 
 
 def _write_taxes(row: Invoice, known: Mapping[str, tuple[str, str]]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.db import connection, transaction
+from django.db import transaction
 
 from billing.models.invoices import Invoice
 from billing.models.ledger import BillingPeriod
@@ -23,6 +23,7 @@ from tests.billing.invoice_world import (
     with_seller,
 )
 from tests.billing.usage_world import Shop, make_price_set
+from tests.support.threads import at_once
 from turnpike.control.scope import platform_scope
 
 START = datetime(2024, 12, 1, tzinfo=UTC)
@@ -41,7 +42,7 @@ class Race:
     def __init__(self, *, shops: list[Shop], months: int, posts: int) -> None:
         self.shops, self.months, self.posts = shops, months, posts
         self.posted, self.crashes = Counter[int](), 0
-        self.errors: list[BaseException] = []
+        self.has_failed = False
         self.lock = threading.Lock()
 
     def run(self) -> None:
@@ -49,21 +50,7 @@ class Race:
             *(lambda seed=seed: self._post(seed) for seed in range(POSTERS)),
             *(lambda seed=seed: self._close(seed) for seed in range(SCHEDULERS)),
         ]
-        threads = [threading.Thread(target=self._guarded, args=(job,)) for job in jobs]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(PATIENCE_SECONDS)
-        assert self.errors == []
-        assert not any(thread.is_alive() for thread in threads)
-
-    def _guarded(self, job: Callable[[], None]) -> None:
-        try:
-            job()
-        except BaseException as error:  # noqa: BLE001 - the test's own thread reports it
-            self.errors.append(error)
-        finally:
-            connection.close()
+        at_once(lambda job: job(), jobs, seconds_max=PATIENCE_SECONDS)
 
     def _post(self, seed: int) -> None:
         chance = random.Random(seed)
@@ -71,7 +58,11 @@ class Race:
             shop = chance.choice(self.shops)
             # Anywhere from long closed to not yet over.
             at = month(0) + chance.random() * (month(self.months) - month(0))
-            post_events([event_at(shop, at, usage=tokens(chance.randrange(1, 99_999)))])
+            try:
+                post_events([event_at(shop, at, usage=tokens(chance.randrange(1, 99_999)))])
+            except BaseException:
+                self.has_failed = True  # nobody waits for the posts that do not come
+                raise
             with self.lock:
                 self.posted[shop.number] += 1
 
@@ -80,7 +71,7 @@ class Race:
         for number in range(1, self.months + 1):
             # No sooner than the posts have come that far, so that both work until the end.
             share = self.posts * (number - 1) // self.months
-            while sum(self.posted.values()) < share and not self.errors:
+            while sum(self.posted.values()) < share and not self.has_failed:
                 threading.Event().wait(0.005)
             self.schedule(month(number) + timedelta(minutes=20), chance)
 
@@ -139,19 +130,12 @@ def test_two_schedulers_at_once_make_one_invoice() -> None:
     for shop in shops:
         post_events([event_at(shop, month(0) + timedelta(days=1), usage=tokens(10_000))])
     race = Race(shops=shops, months=1, posts=0)
-    start = threading.Barrier(4)
 
-    def beat() -> None:
-        start.wait()
-        race._guarded(lambda: race.schedule(month(1) + timedelta(days=1), random.Random(1)))
+    at_once(
+        lambda _: race.schedule(month(1) + timedelta(days=1), random.Random(1)),
+        range(4),
+    )
 
-    threads = [threading.Thread(target=beat) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert race.errors == []
     race.schedule(month(1) + timedelta(days=2))
     with platform_scope("tests"):
         assert Invoice.objects.count() == len(shops)

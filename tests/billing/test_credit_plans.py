@@ -1,11 +1,9 @@
 """Auto-reload with its caps and its end, warnings in days, and codes that are worth credit."""
 
-import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
 
 from accounts.models import Mail
 from billing.models.ledger import CreditGrant
@@ -19,6 +17,7 @@ from billing.services.wallet import charge_usage, grant_credit
 from tests.billing.ledger_world import broken_invariants
 from tests.billing.payment_world import OPERATOR, TEN, make_payer, paid, send, tenant_of
 from tests.billing.stripe_world import CENT, StripeServer, balances, event
+from tests.support.threads import at_once
 from turnpike.control.caller import Caller
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import clock, ids
@@ -263,23 +262,15 @@ def test_the_same_key_makes_one_code(db: None) -> None:
 def test_twenty_at_once_redeem_as_often_as_the_code_says() -> None:
     owners = [make_payer() for _ in range(5)]
     _row, words = code(uses_max=2)
-    gate, outcomes = threading.Barrier(20), []
 
-    def work(owner: Caller) -> None:
-        gate.wait()
+    def work(owner: Caller) -> str:
         try:
             redeem(owner, words)
         except (NotFound, Conflict) as error:
-            outcomes.append(error.code)
-        else:
-            outcomes.append("credit")
-        connection.close()
+            return error.code
+        return "credit"
 
-    threads = [threading.Thread(target=work, args=(owner,)) for owner in owners * 4]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    outcomes = at_once(work, owners * 4)
 
     assert outcomes.count("credit") == 2
     assert len(outcomes) == 20

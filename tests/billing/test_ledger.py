@@ -1,6 +1,5 @@
 """Posting: balanced, once, append-only, whatever is tried against the tables."""
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +19,7 @@ from tests.billing.ledger_world import (
     run_sql,
     state,
 )
+from tests.support.threads import at_once
 from turnpike.control.scope import platform_scope, tenant_scope
 from turnpike.kernel.errors import Conflict, InvalidInput
 
@@ -254,31 +254,20 @@ def test_writers_in_opposite_order_neither_deadlock_nor_lose_a_posting() -> None
         (make_account(tenants[0], "revenue"), make_account(tenants[1], "revenue")),
     ]
     lines = [debit(account, 1) for account in pairs[0]] + [credit(a, 1) for a in pairs[1]]
-    failures: list[Exception] = []
 
     def write(writer: int) -> None:
-        try:
-            for number in range(100):
-                with platform_scope("tests"):
-                    post(
-                        key=f"{writer}:{number}",
-                        kind="usage",
-                        currency="USD",
-                        lines=lines if writer % 2 else lines[::-1],
-                        actor=ACTOR,
-                    )
-        except Exception as error:  # noqa: BLE001 - shown by the assertion
-            failures.append(error)
-        finally:
-            connection.close()
+        for number in range(100):
+            with platform_scope("tests"):
+                post(
+                    key=f"{writer}:{number}",
+                    kind="usage",
+                    currency="USD",
+                    lines=lines if writer % 2 else lines[::-1],
+                    actor=ACTOR,
+                )
 
-    threads = [threading.Thread(target=write, args=[writer]) for writer in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(write, range(8))
 
-    assert failures == []
     assert broken_invariants() == []
     with platform_scope("tests"):
         versions = LedgerAccount.objects.filter(version__gt=0).values_list("version", flat=True)
@@ -290,17 +279,11 @@ def test_writers_in_opposite_order_neither_deadlock_nor_lose_a_posting() -> None
 @pytest.mark.django_db(transaction=True)
 def test_one_key_posted_by_many_at_once_is_posted_once(accounts: tuple[int, int]) -> None:
     cash, fees = accounts
-    results: list[Any] = []
 
-    def write() -> None:
-        results.append(move(source=cash, target=fees, amount=11, key="same"))
-        connection.close()
+    def write(_writer: int) -> Any:
+        return move(source=cash, target=fees, amount=11, key="same")
 
-    threads = [threading.Thread(target=write) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    results = at_once(write, range(8))
 
     assert sum(result is not None for result in results) == 1
     assert len(results) == 8

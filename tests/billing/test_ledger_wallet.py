@@ -1,12 +1,10 @@
 """Grants, top-ups, charges: what they do to a tenant's spendable money, once each."""
 
-import threading
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 import redis
-from django.db import connection
 
 from accounts.models import AuditEvent, Tenant
 from billing.models.ledger import CreditGrant, LedgerEntry, Wallet
@@ -21,6 +19,7 @@ from billing.services.wallet import (
     top_up,
 )
 from tests.billing.ledger_world import ACTOR, broken_invariants, make_tenant, state
+from tests.support.threads import at_once
 from turnpike.control.scope import platform_scope, tenant_scope
 from turnpike.kernel import clock, ids, keyspace
 from turnpike.kernel.errors import Conflict, InvalidInput
@@ -275,25 +274,14 @@ def test_money_is_published_after_the_commit(redis_client: "redis.Redis") -> Non
 def test_parallel_charges_and_top_ups_lose_nothing(redis_client: "redis.Redis") -> None:
     tenant = make_tenant()
     grant(tenant, 50)
-    failures: list[Exception] = []
 
     def work(worker: int) -> None:
-        try:
-            for number in range(10):
-                charge(tenant, 3, posting=f"{worker}:{number}")
-                pay(tenant, 2, key=f"{worker}:{number}")
-        except Exception as error:  # noqa: BLE001 - shown by the assertion
-            failures.append(error)
-        finally:
-            connection.close()
+        for number in range(10):
+            charge(tenant, 3, posting=f"{worker}:{number}")
+            pay(tenant, 2, key=f"{worker}:{number}")
 
-    threads = [threading.Thread(target=work, args=[worker]) for worker in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(work, range(6))
 
-    assert failures == []
     assert broken_invariants() == []
     with platform_scope("tests"):
         wallet = Wallet.objects.get(tenant_id=tenant)

@@ -1,12 +1,10 @@
 """Payments: credited by signed webhooks alone, once each, whatever comes twice, late or forged."""
 
 import json
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.test import Client
 
 from accounts.models import WebhookEvent
@@ -37,6 +35,7 @@ from tests.billing.stripe_world import (
     event,
     signed,
 )
+from tests.support.threads import at_once
 from turnpike.control.caller import Caller
 from turnpike.control.scope import platform_scope
 from turnpike.kernel import clock
@@ -320,24 +319,17 @@ def test_refunds_at_once_give_back_no_more_than_there_is(
     server: StripeServer, owner: Caller
 ) -> None:
     payment, _intent = paid(server, owner)
-    outcomes: list[str] = []
 
-    def refund(key: str) -> None:
+    def refund(key: str) -> str:
         try:
             made = refund_payment(
                 payment=payment.pk, amount=600 * CENT, key=key, reason="all", caller=OPERATOR
             )
-            outcomes.append(made.status)
         except Conflict:
-            outcomes.append("refused")
-        finally:
-            connection.close()
+            return "refused"
+        return made.status
 
-    crowd = [threading.Thread(target=refund, args=(key,)) for key in ("one", "two", "three")]
-    for one in crowd:
-        one.start()
-    for one in crowd:
-        one.join()
+    outcomes = at_once(refund, ("one", "two", "three"))
 
     assert sorted(outcomes) == ["done", "refused", "refused"]
     assert server.calls.count("POST /v1/refunds") == 1
@@ -412,18 +404,8 @@ def test_webhooks_at_once_credit_once(server: StripeServer, owner: Caller) -> No
     intent = server.pay(started.payment.order_ref)
     bodies = [event("payment_intent.succeeded", intent, name="evt_same") for _ in range(4)]
     bodies += [event("charge.succeeded", {"id": "c", "payment_intent": intent["id"]})] * 4
-    gate, statuses = threading.Barrier(len(bodies)), []
 
-    def deliver(body: bytes) -> None:
-        gate.wait()
-        statuses.append(send(body).status_code)
-        connection.close()
-
-    threads = [threading.Thread(target=deliver, args=(body,)) for body in bodies]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    statuses = at_once(lambda body: send(body).status_code, bodies)
 
     assert statuses == [200] * len(bodies)
     assert balances() == {"prepaid": TEN, "cash": TEN - FEE_CENTS, "fees": FEE_CENTS}

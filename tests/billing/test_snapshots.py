@@ -1,14 +1,12 @@
 """What Redis is told: values, versions, epochs and the fence after a loss."""
 
 import json
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import redis
-from django.db import connection
 
 from accounts.models import Tenant
 from billing.models.catalog import Price, PriceBook, PriceSet
@@ -27,6 +25,7 @@ from billing.snapshots import (
     terms_of,
 )
 from tests.billing.ledger_world import ACTOR, make_tenant
+from tests.support.threads import at_once
 from turnpike.contracts import snapshots
 from turnpike.contracts.snapshots import PLANE_FIELDS, Candidate, Limits, PlaneSnapshot
 from turnpike.control import policy
@@ -328,18 +327,8 @@ def test_two_publications_at_once_make_one_epoch(redis_client: "redis.Redis") ->
     import_catalog()
     check_cold()
     redis_client.flushdb()
-    start = threading.Barrier(4)
 
-    def publish() -> None:
-        start.wait()
-        check_cold()
-        connection.close()
-
-    threads = [threading.Thread(target=publish) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(lambda _publisher: check_cold(), range(4))
 
     assert PlatformState.objects.get().epoch == 2
     assert open_shards() == []
@@ -356,13 +345,8 @@ def test_parallel_changes_end_with_the_newest_values_under_the_newest_version(
         add_upstream(
             name=f"u{number}", kind="openai", base_url="https://x", credential=None, models=[]
         )
-        connection.close()
 
-    threads = [threading.Thread(target=change, args=[number]) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(change, range(6))
 
     assert len(read_plane(redis_client).upstreams) == 6
     assert policy.read_policy(0).version == PlatformState.objects.get().policy_version
