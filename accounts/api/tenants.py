@@ -1,5 +1,6 @@
 """/tenant for the tenant itself, /operator/tenants for the platform's staff."""
 
+from collections.abc import Callable
 from typing import Any
 
 from drf_spectacular.utils import extend_schema
@@ -18,7 +19,7 @@ from accounts.models import (
     TenantStatus,
 )
 from accounts.services import members, tenants
-from turnpike.control.caller import Power
+from turnpike.control.caller import Caller, Power
 from turnpike.control.drf import EffectiveSerializer, OperatorView, StrictSerializer, TenantView
 from turnpike.control.pages import PAGE_PARAMETERS, keyset_page, page_of
 from turnpike.kernel import clock
@@ -166,10 +167,7 @@ class SuspendTenantView(OperatorView):
     )
     def post(self, request: Request, tenant_id: str) -> Response:
         """Refuse the tenant's requests with 403 until it is resumed."""
-        tenant = access_any_tenant(self.caller, tenant_id)
-        reason = read(ReasonInput, request.data)["reason"]
-        changed = tenants.suspend_tenant(caller=self.caller, tenant=tenant, reason=reason)
-        return Response(_write_for_operator(changed))
+        return _change(self.caller, request, tenant_id, tenants.suspend_tenant)
 
 
 class ResumeTenantView(OperatorView):
@@ -182,10 +180,7 @@ class ResumeTenantView(OperatorView):
     )
     def post(self, request: Request, tenant_id: str) -> Response:
         """Serve a suspended tenant again."""
-        tenant = access_any_tenant(self.caller, tenant_id)
-        reason = read(ReasonInput, request.data)["reason"]
-        changed = tenants.resume_tenant(caller=self.caller, tenant=tenant, reason=reason)
-        return Response(_write_for_operator(changed))
+        return _change(self.caller, request, tenant_id, tenants.resume_tenant)
 
 
 class CloseTenantView(OperatorView):
@@ -198,7 +193,12 @@ class CloseTenantView(OperatorView):
     )
     def post(self, request: Request, tenant_id: str) -> Response:
         """End a tenant for good; its records stay."""
-        tenant = access_any_tenant(self.caller, tenant_id)
-        reason = read(ReasonInput, request.data)["reason"]
-        changed = tenants.close_tenant(caller=self.caller, tenant=tenant, reason=reason)
-        return Response(_write_for_operator(changed))
+        return _change(self.caller, request, tenant_id, tenants.close_tenant)
+
+
+def _change(
+    caller: Caller, request: Request, tenant_id: str, change: Callable[..., Tenant]
+) -> Response:
+    tenant = access_any_tenant(caller, tenant_id)
+    reason = read(ReasonInput, request.data)["reason"]
+    return Response(_write_for_operator(change(caller=caller, tenant=tenant, reason=reason)))
