@@ -1,5 +1,6 @@
 """The project as a Django app: loads Celery, the system checks and the shared commands."""
 
+import gc
 from typing import Any
 
 from django.apps import AppConfig, apps
@@ -18,6 +19,9 @@ class TurnpikeConfig(AppConfig):
 
         # Signals come once for each app; one is enough, and billing's tables must be there.
         post_migrate.connect(_grant_after_migrate, sender=apps.get_app_config("billing"))
+        # The settings switched it off. What was loaded stays: nobody need look at it again.
+        gc.freeze()
+        gc.enable()
 
 
 def _grant_after_migrate(using: str, **_arguments: Any) -> None:

@@ -19,8 +19,6 @@ LONG_FOLDERS = ("tests/storm/", "tests/faults/")
 # Tests in here share what takes long to make, once for the worker that has them.
 SHARING_FILES = ("tests/test_layout.py", "tests/accounts/test_accounts_matrix.py")
 
-gc.disable()
-
 
 class PlatformScheduling(LoadScopeScheduling):  # type: ignore[misc]  # the same
     """Hands out tests one by one, but what shares the platform, or a file's rows, as a whole."""
@@ -41,6 +39,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> PlatformSche
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the long ones first; the rest stays as it was collected."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONG_FOLDERS))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection() -> None:
+    """Until all tests are there, all that is made is here to stay."""
+    gc.disable()
 
 
 def pytest_collection_finish() -> None:
