@@ -63,6 +63,8 @@ class User(AbstractBaseUser, PermissionsMixin, PublicModel):
 
     email = models.EmailField(max_length=EMAIL_LENGTH_MAX, unique=True)
     name = models.CharField(max_length=NAME_LENGTH_MAX, blank=True)
+    # Chosen in a page's menu; empty: nobody chose, and letters go out in the organization's.
+    language = models.CharField(max_length=10, blank=True)
     is_active = models.BooleanField(default=True)
     is_staff = models.BooleanField(default=False)
 

@@ -11,7 +11,9 @@ from datetime import timedelta
 from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from allauth.usersessions.models import UserSession
+from django.conf import settings
 from django.contrib.sessions.models import Session
+from django.utils import translation
 from django.utils.translation import gettext as _
 
 from accounts.models import (
@@ -78,33 +80,39 @@ def erase_person(user: User) -> None:
     Session.objects.filter(session_key__in=list(keys)).delete()
     UserSession.objects.filter(user=user).delete()
     user.email = f"{user.public_id.lower()}-{user.pk}@{ERASED_DOMAIN}"
-    user.name = ""
+    user.name = user.language = ""
     user.is_active = False
     user.set_unusable_password()
-    user.save(update_fields=["email", "name", "is_active", "password"])
+    user.save(update_fields=["email", "name", "language", "is_active", "password"])
 
 
 def _tell_owners(tenant: Tenant, closing: TenantClosing) -> None:
     owners = Member.objects.filter(tenant=tenant, role=Role.OWNER).select_related("user")
     for member in owners.order_by("pk"):
-        letter = Letter(
-            subject=_("%(name)s is closed") % {"name": tenant.name},
-            paragraphs=(
-                _("The organization was closed, and its keys work no more."),
-                _(
-                    "Names, addresses, invitations and the audit log are erased on %(day)s."
-                    " Invoices and the ledger stay, as the law asks."
-                )
-                % {"day": closing.erase_at.strftime("%Y-%m-%d")},
-            ),
-        )
-        post_mail(
-            key=f"closed:{tenant.public_id}:{member.user.public_id}",
-            kind="closing",
-            to=member.user.email,
-            letter=letter,
-            tenant=tenant.pk,
-        )
+        chosen = member.user.language or translation.get_language() or settings.LANGUAGE_CODE
+        with translation.override(chosen):
+            post_mail(
+                key=f"closed:{tenant.public_id}:{member.user.public_id}",
+                kind="closing",
+                to=member.user.email,
+                letter=_farewell(tenant, closing),
+                tenant=tenant.pk,
+                language=chosen,
+            )
+
+
+def _farewell(tenant: Tenant, closing: TenantClosing) -> Letter:
+    return Letter(
+        subject=_("%(name)s is closed") % {"name": tenant.name},
+        paragraphs=(
+            _("The organization was closed, and its keys work no more."),
+            _(
+                "Names, addresses, invitations and the audit log are erased on %(day)s."
+                " Invoices and the ledger stay, as the law asks."
+            )
+            % {"day": closing.erase_at.strftime("%Y-%m-%d")},
+        ),
+    )
 
 
 def _erase(number: int) -> None:

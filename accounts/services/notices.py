@@ -1,8 +1,9 @@
 """notify_members: mail to the members whom something concerns and who did not opt out."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from django.utils import translation
 from django.utils.translation import gettext_lazy as _
 
 from accounts.access import ROLE_POWERS
@@ -24,21 +25,29 @@ NOTICES = {
 }
 
 
-def notify_members(*, tenant: int, notice: str, key: str, letter: Letter) -> int:
-    """Post one letter to each member whom a notice reaches; how many. Again: none."""
+def notify_members(
+    *, tenant: int, notice: str, key: str, language: str, write: Callable[[], Letter]
+) -> int:
+    """Post a letter to each member whom a notice reaches; how many. Again: none.
+
+    `write` is called in the language that the member chose, or else in `language`.
+    """
     power, posted = NOTICES[notice][1], 0
     members = Member.objects.filter(tenant_id=tenant).select_related("user", "notices")
     for member in members.order_by("pk"):
         if power not in ROLE_POWERS[member.role] or notice in muted_of(member):
             continue
+        chosen = member.user.language or language
         try:
-            posted += post_mail(
-                key=f"{key}:{member.pk}",
-                kind=f"notice.{notice}",
-                to=member.user.email,
-                letter=letter,
-                tenant=tenant,
-            )
+            with translation.override(chosen):
+                posted += post_mail(
+                    key=f"{key}:{member.pk}",
+                    kind=f"notice.{notice}",
+                    to=member.user.email,
+                    letter=write(),
+                    tenant=tenant,
+                    language=chosen,
+                )
         except Conflict:
             # The day's mail is used up; the page and the webhook tell of it all the same.
             logger.warning("notices.not_mailed", extra={"tenant": tenant, "notice": notice})

@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from django.conf import settings
-from django.utils import translation
 from django.utils.translation import gettext as _
 from standardwebhooks import Webhook
 
@@ -197,20 +196,23 @@ def _disable(endpoint: WebhookEndpoint, why: WebhookEndpoint.Disabled, *, at: da
         target=endpoint.public_id,
         after={"disabled": str(why), "failures": endpoint.failures},
     )
-    with translation.override(settings.LANGUAGE_CODE):
-        letter = Letter(
-            subject=_("A webhook endpoint was switched off"),
-            paragraphs=(
-                _("Nothing that we sent to %(url)s was taken for days, or it answered 410 Gone.")
-                % {"url": endpoint.url},
-                _("Nothing is sent there until somebody switches it on again. What waits is kept."),
-            ),
-            action=_("Look at the deliveries"),
-            address=f"{settings.PUBLIC_BASE_URL}/console/webhooks/{endpoint.public_id}",
-        )
-        notify_members(
-            tenant=endpoint.tenant_id,
-            notice=WEBHOOKS,
-            key=f"webhook:{endpoint.pk}:{int(at.timestamp())}",
-            letter=letter,
-        )
+    notify_members(
+        tenant=endpoint.tenant_id,
+        notice=WEBHOOKS,
+        key=f"webhook:{endpoint.pk}:{int(at.timestamp())}",
+        language=settings.LANGUAGE_CODE,
+        write=partial(_letter_of, endpoint),
+    )
+
+
+def _letter_of(endpoint: WebhookEndpoint) -> Letter:
+    return Letter(
+        subject=_("A webhook endpoint was switched off"),
+        paragraphs=(
+            _("Nothing that we sent to %(url)s was taken for days, or it answered 410 Gone.")
+            % {"url": endpoint.url},
+            _("Nothing is sent there until somebody switches it on again. What waits is kept."),
+        ),
+        action=_("Look at the deliveries"),
+        address=f"{settings.PUBLIC_BASE_URL}/console/webhooks/{endpoint.public_id}",
+    )

@@ -5,9 +5,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from django.conf import settings
-from django.utils import translation
 from django.utils.translation import gettext as _
 
 from accounts.models import ApiKey, Tenant, Workspace
@@ -94,13 +94,13 @@ def _tell(reached: Sequence[BudgetAlert], scope: _Scope, currency: str) -> None:
     highest = max(reached, key=lambda alert: alert.threshold)
     details = BillingDetails.objects.filter(tenant_id=highest.tenant_id).first()
     language = details.language if details is not None else settings.LANGUAGE_CODE
-    with translation.override(language):
-        notify_members(
-            tenant=highest.tenant_id,
-            notice=BUDGETS,
-            key=f"budget:{highest.pk}",
-            letter=_letter(highest, scope, currency),
-        )
+    notify_members(
+        tenant=highest.tenant_id,
+        notice=BUDGETS,
+        key=f"budget:{highest.pk}",
+        language=language,
+        write=partial(_letter, highest, scope, currency),
+    )
 
 
 def _letter(alert: BudgetAlert, scope: _Scope, currency: str) -> Letter:

@@ -2,10 +2,10 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
-from django.views.i18n import set_language
 from drf_spectacular.views import SpectacularAPIView
 
 from turnpike.web import console_urls, health, operator_urls, raw, sign_in_urls
+from turnpike.web.language import choose_language
 from turnpike.web.metrics import metrics
 from turnpike.web.start import start
 from turnpike.web.status import status
@@ -26,7 +26,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     ),
     path("status", status, name="status"),
     path("admin/", raw.site.urls),
-    path("language", set_language, name="set_language"),
+    path("language", choose_language, name="set_language"),
     console_urls.invitation,
     *console_urls.public,
     path("accounts/", include(sign_in_urls)),

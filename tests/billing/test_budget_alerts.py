@@ -206,6 +206,34 @@ def test_letters_say_what_follows_in_the_language_of_the_tenant(
     assert any(tomorrow in text for text in texts)
 
 
+def test_everybody_is_written_to_in_the_language_that_they_chose(
+    shop: Shop, owner: Member, redis_client: redis.Redis, mailoutbox: list[Any]
+) -> None:
+    payer, other = (make_member(shop.tenant, Role.BILLING) for _ in range(2))
+    for member, language in ((owner, "ru"), (payer, "zh-hans"), (payer, "tlh")):
+        client_for(member).post("/language", {"language": language})
+    budget(shop.tenant, daily_budget_nano=1 * DOLLAR)
+    with platform_scope("tests"):
+        BillingDetails.objects.create(tenant=shop.tenant, language="en")
+    spend(redis_client, shop, 90)
+    tell_alerts(at=NOW)
+
+    assert deliver_mail() == 3
+
+    languages = {message.to[0]: message.extra_headers["Content-Language"] for message in mailoutbox}
+    assert languages == {
+        owner.user.email: "ru",
+        payer.user.email: "zh-hans",
+        other.user.email: "en",
+    }
+    subjects = {message.subject for message in mailoutbox}
+    assert len(subjects) == 3
+    assert all("80" in subject for subject in subjects)
+    opened = next(message.body for message in mailoutbox if message.to == [owner.user.email])
+    assert "UTC" in opened
+    assert "бюджет" in opened
+
+
 def test_members_choose_what_they_get(shop: Shop, owner: Member, redis_client: redis.Redis) -> None:
     payer = make_member(shop.tenant, Role.BILLING)
     make_member(shop.tenant, Role.VIEWER)  # whom budgets do not concern

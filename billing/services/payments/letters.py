@@ -32,8 +32,8 @@ def mail_about_money(*, tenant: Tenant, key: str, kind: str, words: Callable[[],
     """Write to the address for invoices, else to the owners, once for the key, after the commit."""
     details = BillingDetails.objects.filter(tenant_id=tenant.pk).first()
     language = details.language if details is not None else settings.LANGUAGE_CODE
-    for number, address in enumerate(_recipients(tenant, details)):
-        with translation.override(language):
+    for number, (address, chosen) in enumerate(_recipients(tenant, details)):
+        with translation.override(chosen or language):
             letter = _letter(words())
         try:
             post_mail(
@@ -42,7 +42,7 @@ def mail_about_money(*, tenant: Tenant, key: str, kind: str, words: Callable[[],
                 to=address,
                 letter=letter,
                 tenant=tenant.pk,
-                language=language,
+                language=chosen or language,
             )
         except Conflict:
             # Whoever got so many messages today does not lack this one; the money moves anyway.
@@ -56,21 +56,26 @@ def notify_about_money(
     details = BillingDetails.objects.filter(tenant_id=tenant.pk).first()
     language = details.language if details is not None else settings.LANGUAGE_CODE
     address = details.email if details is not None else ""
-    with translation.override(language):
-        letter = _letter(words())
-        notify_members(tenant=tenant.pk, notice=notice, key=key, letter=letter)
+    notify_members(
+        tenant=tenant.pk,
+        notice=notice,
+        key=key,
+        language=language,
+        write=lambda: _letter(words()),
+    )
     members = Member.objects.filter(tenant=tenant, user__email=address.lower())
     if not address or members.exists():
         return
     try:
-        post_mail(
-            key=f"{key}:contact",
-            kind=kind,
-            to=address,
-            letter=letter,
-            tenant=tenant.pk,
-            language=language,
-        )
+        with translation.override(language):
+            post_mail(
+                key=f"{key}:contact",
+                kind=kind,
+                to=address,
+                letter=_letter(words()),
+                tenant=tenant.pk,
+                language=language,
+            )
     except Conflict:
         logger.warning("mail.too_many", extra={"kind": kind, "tenant": tenant.pk})
 
@@ -84,9 +89,10 @@ def _letter(said: Words) -> Letter:
     )
 
 
-def _recipients(tenant: Tenant, details: BillingDetails | None) -> Iterator[str]:
+def _recipients(tenant: Tenant, details: BillingDetails | None) -> Iterator[tuple[str, str]]:
+    """Addresses, each with the language that its person chose."""
     if details is not None and details.email:
-        yield details.email
+        yield details.email, ""
         return
     owners = Member.objects.filter(tenant=tenant, role=Role.OWNER, user__is_active=True)
-    yield from owners.order_by("pk").values_list("user__email", flat=True)[:RECIPIENTS_MAX]
+    yield from owners.order_by("pk").values_list("user__email", "user__language")[:RECIPIENTS_MAX]
