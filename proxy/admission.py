@@ -109,7 +109,7 @@ class Admitter:
         decision, view, admission = await self._admit(
             ask, view, lambda current: self._decide(ask, current, body, demand), body.model
         )
-        self._refusals.count(view.key.tenant, ACCEPTED)
+        self._refusals.count(view.key.tenant, ACCEPTED, at_us=ask.started_at_us)
         return Exchange(
             rid=ask.rid,
             request_id=ask.request_id,

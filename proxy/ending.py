@@ -32,7 +32,11 @@ class Ending:
         """The same where nobody need be asked; None: `hold_more` comes first."""
         outcome = exchange.outcome
         outcome.usage = exchange.name_models(outcome.usage)
-        if outcome.rank == words.RANK_REPORTED and exchange.wants is NOTHING:
+        if (
+            outcome.rank == words.RANK_REPORTED
+            and exchange.wants is NOTHING
+            and self._estimator.is_curious(exchange.model)
+        ):
             self._estimator.learn(
                 tenant=exchange.spec.tenant,
                 model=exchange.model,

@@ -96,6 +96,10 @@ class Estimator:
         found = self._learned.get(model, {}).get(OUTPUT)
         return OUTPUT_RATIO if found is None else found.ratio
 
+    def is_curious(self, model: str) -> bool:
+        """Whether `learn` would look at an answer of the model now: mostly not."""
+        return self._monotonic() >= self._next_of_model.get(model, 0.0)
+
     def learn(
         self,
         *,
@@ -108,9 +112,7 @@ class Estimator:
     ) -> None:
         """An upstream reported what an answer used. Cheap, and mostly nothing: samples are few."""
         now = self._monotonic()
-        if now < self._next_of_model.get(model, 0.0):
-            return
-        if now < self._next_of_tenant.get((tenant, model), 0.0):
+        if not self.is_curious(model) or now < self._next_of_tenant.get((tenant, model), 0.0):
             return
         if len(self._next_of_tenant) >= TENANTS_MAX:
             self._next_of_tenant.clear()

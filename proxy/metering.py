@@ -322,7 +322,7 @@ def meter_answer(body: bytes) -> AnswerMeter:
     if answer.type != "message":
         flags.add(FLAG_MALFORMED_ANSWER)
     usage, counts = _first_usage(answer.usage, flags)
-    is_missing = _lacks_counts(usage)
+    is_missing = counts is None and _lacks_counts(usage)
     if is_missing:
         flags.add(FLAG_MISSING)
     return AnswerMeter(

@@ -234,14 +234,15 @@ class Pipeline:
                 raise _unreadable(response)
         outcome = exchange.outcome
         is_reported = meter.is_reported
+        if is_reported:
+            outcome.usage = meter.usage
+        else:
+            ratio = self._estimator.output_ratio(exchange.model)
+            outcome.usage = meter.observed_usage(max_tokens=exchange.max_tokens, ratio=ratio)
         if is_estimated(response):
             is_reported = False
             METRICS.note_flags((FLAG_MISSING,))
         outcome.rank = words.RANK_REPORTED if is_reported else words.RANK_OBSERVED
-        outcome.usage = meter.observed_usage(
-            max_tokens=exchange.max_tokens,
-            ratio=self._estimator.output_ratio(exchange.model),
-        )
         exchange.counts = meter.counts
         outcome.stop_reason = meter.stop_reason
         outcome.upstream_model = meter.model

@@ -42,10 +42,11 @@ class RefusalLog:
         self._counts: Counter[tuple[int, str, str]] = Counter()
         self._waiting: deque[tuple[int, bytes]] = deque(maxlen=WAITING_MAX)
 
-    def count(self, tenant: int, outcome: str) -> None:
+    def count(self, tenant: int, outcome: str, *, at_us: int | None = None) -> None:
         """One more request of a tenant ended so in this hour."""
         if len(self._counts) < COUNTERS_MAX:
-            self._counts[(tenant, _name_of_hour(clock.now_us() // HOUR_US), outcome)] += 1
+            hour = (clock.now_us() if at_us is None else at_us) // HOUR_US
+            self._counts[(tenant, _name_of_hour(hour), outcome)] += 1
 
     def refuse(self, tenant: int, row: Mapping[str, Any]) -> None:
         """Note a refusal: `status` names its outcome, the row is what the tenant will read."""

@@ -107,12 +107,9 @@ def error_event(
 def send_answer(send: Send, status: int, headers: Headers, body: bytes) -> Awaitable[None]:
     """Send a whole answer; its length is added."""
     cycle = cycle_of(send)
-    # Our own server takes it in one call.
-    return (
-        _send_parts(send, status, headers, body)
-        if cycle is None
-        else cycle.answer(status, headers, body)
-    )
+    if cycle is None:
+        return _send_parts(send, status, headers, body)
+    return cycle.answer(status, headers, body)  # our own server takes it in one call
 
 
 async def _send_parts(send: Send, status: int, headers: Headers, body: bytes) -> None:

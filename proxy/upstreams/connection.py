@@ -353,9 +353,10 @@ class Connection(asyncio.Protocol):
         exchange = self._exchange
         # No bytes are no news: to whoever reads they would be the end.
         if body and exchange is not None and not exchange.is_complete:
+            size = len(body)
             exchange.chunks.append(body)
-            exchange.body_bytes += len(body)
-            exchange.unread_bytes += len(body)
+            exchange.body_bytes += size
+            exchange.unread_bytes += size
             if exchange.tap is None and exchange.waiter is not None:
                 exchange.wake()
 

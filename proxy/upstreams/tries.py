@@ -82,7 +82,7 @@ class Tries:
 
     def begin_now(self) -> Hop | None:
         """Begin the first attempt, where nobody need be asked; None: `begin` says what to do."""
-        hop = self._next()
+        hop = self._chooser.choose(self._hops, self._conversation)
         return None if hop is None or hop.may_be_capped else self._start(hop)
 
     async def begin(self, failure: AttemptFailed | None = None) -> Hop:
