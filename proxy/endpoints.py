@@ -183,12 +183,13 @@ class Endpoints:
         client = scope.get("client")
         peer = client[0] if client else ""
         trusted = self._config.trusted_proxies
-        forwarded = headers.get(b"x-forwarded-for", b"")
+        if trusted:
+            peer = client_address(peer, headers.get(b"x-forwarded-for", b""), trusted)
         return Ask(
             rid=rid,
             request_id=request_id,
             headers=headers,
-            address=client_address(peer, forwarded, trusted) if trusted else peer,
+            address=peer,
             started_at_us=clock.now_us(),
             begun_at=clock.monotonic_seconds(),
             memo=memo,
