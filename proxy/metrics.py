@@ -11,7 +11,6 @@ import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,6 @@ logger = logging.getLogger(__name__)
 FLUSH_SECONDS = 1.0
 # A metric that grows beyond this has a label that was not meant to be one.
 LABEL_SETS_MAX = 1_000
-# So many usages of a model wait to be counted, at most: no more than a busy second's.
-UNCOUNTED_MAX = 1_000
 OTHER = "other"
 
 FAST_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -38,6 +35,7 @@ TOKEN_FIELDS = (
 )
 
 Values = dict[tuple[str, ...], list[float]]
+TokenRows = list[tuple[str, list[float]]]
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 
 
@@ -82,8 +80,6 @@ class Metric:
     dec: Callable[..., None]
     set: Callable[[float], None]
     observe: Callable[[float], None]
-    # Brings what waits to be counted into the numbers.
-    before_read: Callable[[], None] | None = None
 
     def __init__(
         self, kind: str, name: str, help_text: str, labels: Sequence[str], bounds: Sequence[float]
@@ -118,8 +114,6 @@ class Metric:
     @property
     def values(self) -> Values:
         """The numbers by label values, up to the moment."""
-        if self.before_read is not None:
-            self.before_read()
         if self.kind == HISTOGRAM:
             for series in self._series.values():
                 series.fold()
@@ -218,9 +212,7 @@ class Metrics:
         # Rows that each request asks for, by what it knows of itself.
         self._answered: dict[tuple[str, int], tuple[list[float], Callable[[float], None]]] = {}
         self._ended = _Ended(self.events)
-        # Usage by model whose tokens are not counted yet.
-        self._uncounted: dict[str, list[Mapping[str, Any]]] = {}
-        self.tokens.before_read = self._count_tokens
+        self._token_rows: dict[str, TokenRows] = {}
 
     def _add_guards(self) -> None:
         """What the guards of money, of objects and of repeated requests count."""
@@ -263,21 +255,17 @@ class Metrics:
     def note_end(self, rank: int, *, model: str, usage: Mapping[str, Any]) -> None:
         """Count a request's end, and its tokens by the top-level counters."""
         self._ended[rank][0] += 1
-        waiting = self._uncounted.get(model)
-        if waiting is None or len(waiting) >= UNCOUNTED_MAX:
-            self._count_tokens()
-            waiting = self._uncounted[model] = []
-        waiting.append(usage)
+        rows = self._token_rows.get(model) or self._rows_of(model)
+        for name, numbers in rows:
+            count = usage.get(name)
+            if count and type(count) is int and count > 0:
+                numbers[0] += count
 
-    def _count_tokens(self) -> None:
-        """Count what ended since the last time: together, since C adds up what is in a list."""
-        waiting, self._uncounted = self._uncounted, {}
-        for model, usages in waiting.items():
-            for name in TOKEN_FIELDS:
-                found = [*filter(None, map(methodcaller("get", name), usages))]
-                if set(map(type, found)) != {int} or min(found) < 0:
-                    found = [count for count in found if type(count) is int and count > 0]
-                self.tokens.labels(model, name).inc(sum(found))
+    def _rows_of(self, model: str) -> TokenRows:
+        rows = [(name, self.tokens.labels(model, name).numbers) for name in TOKEN_FIELDS]
+        if len(self._token_rows) < LABEL_SETS_MAX:
+            self._token_rows[model] = rows
+        return rows
 
     def render(self) -> bytes:
         """This worker's metrics as Prometheus text."""

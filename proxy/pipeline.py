@@ -19,11 +19,7 @@ from proxy.limiter.answers import rate_limit_headers
 from proxy.metering import FLAG_MALFORMED_ANSWER, FLAG_MISSING, StreamMeter, meter_answer
 from proxy.metrics import METRICS
 from proxy.ownership import NamingAnswer, Owners
-from proxy.responses import (
-    error_event,
-    send_answer,
-    upstream_response_headers,
-)
+from proxy.responses import error_event, send_answer, upstream_response_headers
 from proxy.settlement import Settlement
 from proxy.snapshots import View
 from proxy.sse import StreamTooLarge

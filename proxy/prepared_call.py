@@ -5,7 +5,6 @@ is encoded and measured, and they are the same for all requests of a tenant.
 """
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Protocol
 
 
@@ -24,7 +23,16 @@ class Script(Protocol):
 class PreparedCall:
     """A script, its keys but for the end of one of them, and how many arguments it takes."""
 
-    __slots__ = ("_after", "_before", "_prefix", "_prefix_bytes", "_template", "script")
+    __slots__ = (
+        "_after",
+        "_before",
+        "_middle",
+        "_prefix",
+        "_prefix_bytes",
+        "_rest",
+        "_start",
+        "script",
+    )
 
     def __init__(
         self,
@@ -39,11 +47,11 @@ class PreparedCall:
         self._before, self._prefix, self._after = tuple(before), prefix, tuple(after)
         self._prefix_bytes = len(prefix.encode())
         keys_count = len(before) + 1 + len(after)
-        start = b"*%d\r\n" % (3 + keys_count + args_count)
-        head = (*_words("EVALSHA", script.sha, str(keys_count)), *_words(*before))
-        record = b"$%d\r\n" + _literal(prefix.encode()) + b"%b\r\n"
-        rest = (*_words(*after), *[b"$%d\r\n%b\r\n"] * args_count)
-        self._template = b"".join((start, *head, record, *rest))
+        words_count = 3 + keys_count + args_count
+        head = _packed("EVALSHA", script.sha, str(keys_count), *before)
+        self._start = b"*%d\r\n%b$" % (words_count, head)
+        self._middle = b"\r\n" + prefix.encode()
+        self._rest = b"\r\n" + _packed(*after)
 
     def keys(self, name: str) -> tuple[str, ...]:
         """The keys of a call whose one key ends so."""
@@ -52,14 +60,13 @@ class PreparedCall:
     def packed(self, name: str, args: Sequence[bytes]) -> bytes:
         """The whole call as it is sent to Redis."""
         end = name.encode()
-        sized = chain.from_iterable(zip(map(len, args), args, strict=True))
-        return self._template % (self._prefix_bytes + len(end), end, *sized)
+        size = b"%d" % (self._prefix_bytes + len(end))
+        parts = [self._start, size, self._middle, end, self._rest]
+        for arg in args:
+            parts += (b"$%d\r\n" % len(arg), arg, b"\r\n")
+        return b"".join(parts)
 
 
-def _words(*words: str) -> list[bytes]:
-    """Words as Redis reads them, for use in a template."""
-    return [b"$%d\r\n%b\r\n" % (len(word), _literal(word)) for word in map(str.encode, words)]
-
-
-def _literal(word: bytes) -> bytes:
-    return word.replace(b"%", b"%%")
+def _packed(*words: str) -> bytes:
+    """Words as Redis reads them."""
+    return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in map(str.encode, words)])

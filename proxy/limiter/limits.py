@@ -155,12 +155,13 @@ def build_spec(
     reserve, reserve_max = max_tokens, plan.output_reserve_max
     if reserve_max is not None and reserve > reserve_max:
         reserve = reserve_max
+    costs = plan.charges(requests=1, input_tokens=input_estimate, output_tokens=reserve)
     return _make_spec(
         rid=rid,
         plan=plan,
         lease_ms=lease_ms,
         hold_micro=hold_micro,
-        costs_us=plan.costs_us(requests=1, input_tokens=input_estimate, output_tokens=reserve),
+        costs_us=tuple(costs.values()),
         budgets=_checks_of(plan.budgets, at_us=at_us) if plan.budgets else (),
         tenant_version=tenant_version,
         global_version=global_version,

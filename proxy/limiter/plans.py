@@ -168,32 +168,21 @@ class Plan:
     keys: TenantKeys
     text: bytes  # tenant, slots and buckets as the spec's JSON has them
     is_flat: bool  # no two buckets are of one kind
-    names: tuple[str, ...]  # of the buckets
-    rates: tuple[tuple[int, int], ...]  # of each bucket: its kind's place in KINDS, and its limit
-    has_nothing: bool  # a bucket has a limit of nothing
+    rates: tuple[tuple[str, int, int], ...]  # each bucket's name, kind's place in KINDS, and limit
+    units_max: int  # of so many no cost is capped; -1: a bucket has a limit of nothing
     told: tuple[Told, ...]  # one for each bucket
 
-    def costs_us(self, *, requests: int, input_tokens: int, output_tokens: int) -> tuple[int, ...]:
-        """What a request of that many units takes from each bucket: `Bucket.cost_us` of all.
+    def charges(self, *, requests: int, input_tokens: int, output_tokens: int) -> dict[str, int]:
+        """What a request of that many units takes from each bucket by name: `Bucket.cost_us`.
 
-        Written out, since two or more calls for each request cost more than what they work out.
+        Written out, since a call for each bucket costs as much as what it works out.
         """
         units = (requests, input_tokens + output_tokens, input_tokens, output_tokens)
-        if not self.has_nothing:
-            costs = [-(-units[kind] * MINUTE_US // limit) for kind, limit in self.rates]
-            if max(costs, default=0) <= COST_US_MAX:
-                return tuple(costs)
-        return tuple(
-            bucket.cost_us(units[kind])
-            for bucket, (kind, _) in zip(self.buckets, self.rates, strict=True)
-        )
-
-    def charges(self, *, requests: int, input_tokens: int, output_tokens: int) -> dict[str, int]:
-        """The same by the buckets' names."""
-        costs_us = self.costs_us(
-            requests=requests, input_tokens=input_tokens, output_tokens=output_tokens
-        )
-        return dict(zip(self.names, costs_us, strict=True))
+        if input_tokens + output_tokens <= self.units_max:
+            return {name: -(-units[kind] * MINUTE_US // limit) for name, kind, limit in self.rates}
+        return {
+            bucket.name: bucket.cost_us(units[KINDS.index(bucket.kind)]) for bucket in self.buckets
+        }
 
 
 def limits_of(
@@ -315,6 +304,7 @@ def make_plan(
         _encode(slots),
         _encode(buckets),
     )
+    limits = [bucket.limit_per_minute for bucket in buckets] or [1]
     return Plan(
         tenant=tenant,
         buckets=buckets,
@@ -324,8 +314,9 @@ def make_plan(
         keys=keys,
         text=text,
         is_flat=len({bucket.kind for bucket in buckets}) == len(buckets),
-        names=tuple(bucket.name for bucket in buckets),
-        rates=tuple((KINDS.index(bucket.kind), bucket.limit_per_minute) for bucket in buckets),
-        has_nothing=any(bucket.limit_per_minute <= 0 for bucket in buckets),
+        rates=tuple(
+            (bucket.name, KINDS.index(bucket.kind), bucket.limit_per_minute) for bucket in buckets
+        ),
+        units_max=-1 if min(limits) <= 0 else COST_US_MAX * min(limits) // MINUTE_US,
         told=tuple(map(_told_of, buckets)),
     )
