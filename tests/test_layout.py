@@ -1,12 +1,15 @@
 """The shape of the code: what style pages ask for and a machine can check."""
 
 import ast
+import gc
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+import pytest
 
 from tests.support.servers import ROOT
 
@@ -38,6 +41,15 @@ def text_of(path: Path) -> str:
 @cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(text_of(path))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _trees_are_no_garbage() -> Iterator[None]:
+    """To look through them again and again takes longer than to make them."""
+    gc.disable()
+    yield
+    tree_of.cache_clear()
+    gc.enable()
 
 
 def shown(path: Path) -> str:

@@ -8,7 +8,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 from proxy.asgi import Headers
@@ -111,7 +111,7 @@ class UpstreamClient:
         idle_seconds: float,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        context = make_ssl_context() if ssl_context is None else ssl_context
+        context = _usual_ssl_context() if ssl_context is None else ssl_context
         if context.verify_mode != ssl.CERT_REQUIRED or not context.check_hostname:
             raise ValueError("Upstream certificates and their names must be verified.")
         self._connections_max = connections_max
@@ -276,6 +276,12 @@ def make_ssl_context(ca_file: str | None = None) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+@cache
+def _usual_ssl_context() -> ssl.SSLContext:
+    """One for the process: the machine's authorities are a long list to read."""
+    return make_ssl_context()
 
 
 def start_of_head(target: Target, method: bytes, path: bytes, headers: Headers) -> bytes:

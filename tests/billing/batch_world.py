@@ -20,6 +20,7 @@ from billing.models.usage import UsageEvent
 from billing.services import catalog, publication, tiers, upstreams, wallet
 from billing.services.batch_running import run_parts
 from billing.services.reconciliation import reconcile
+from tests.support.plain_http import NO_AUTHORITIES
 from turnpike.control.caller import SYSTEM
 from turnpike.control.redis import redis_client
 from turnpike.control.scope import platform_scope
@@ -205,7 +206,9 @@ def items_of(batch: Mapping[str, Any]) -> list[BatchItem]:
 
 def billed(simulator_url: str) -> list[dict[str, Any]]:
     """What the simulator wrote down."""
-    rows: list[dict[str, Any]] = httpx.get(f"{simulator_url}/_billed", timeout=30).json()
+    rows: list[dict[str, Any]] = httpx.get(
+        f"{simulator_url}/_billed", timeout=30, verify=NO_AUTHORITIES
+    ).json()
     return rows
 
 

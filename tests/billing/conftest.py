@@ -18,6 +18,7 @@ from tests.billing import batch_world
 from tests.billing.catalog_file import EditCatalog
 from tests.billing.stripe_world import StripeServer, set_up_stripe
 from tests.support.flush import allow_flush
+from tests.support.plain_http import NO_AUTHORITIES
 from tests.support.running import free_port
 from turnpike.embedded import process
 from turnpike.env import env
@@ -70,7 +71,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StripeServer]:
 @pytest.fixture
 def url(simulator_url: str, redis_client: redis.Redis) -> str:
     """A platform in front of a simulator that has billed nothing."""
-    httpx.post(f"{simulator_url}/_reset").raise_for_status()
+    httpx.post(f"{simulator_url}/_reset", verify=NO_AUTHORITIES).raise_for_status()
     batch_world.make_platform(simulator_url)
     return simulator_url
 
@@ -105,6 +106,11 @@ def data_plane(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 def _answers(port: int, path: str) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=2).status_code == 200
+        return (
+            httpx.get(
+                f"http://127.0.0.1:{port}{path}", timeout=2, verify=NO_AUTHORITIES
+            ).status_code
+            == 200
+        )
     except httpx.HTTPError:
         return False

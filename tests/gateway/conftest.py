@@ -22,6 +22,7 @@ from proxy.http_protocol import HttpProtocol
 from simulator.__main__ import EagerProtocol
 from simulator.app import Simulator
 from simulator.state import State
+from tests.support.plain_http import NO_AUTHORITIES
 from turnpike.contracts.snapshots import (
     Candidate,
     CredentialSnapshot,
@@ -312,7 +313,9 @@ async def gateway(
     await app.startup()
     async with (
         served(app) as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
+        httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", timeout=20, verify=NO_AUTHORITIES
+        ) as client,
     ):
         yield Gateway(app, port, world, client)
     await app.shutdown()
@@ -326,7 +329,7 @@ def world(gateway: Gateway) -> World:
 
 async def billed(simulator_port: int) -> list[dict[str, Any]]:
     """The simulator's own record."""
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=NO_AUTHORITIES) as client:
         rows: list[dict[str, Any]] = (
             await client.get(f"http://127.0.0.1:{simulator_port}/_billed")
         ).json()

@@ -7,6 +7,7 @@ import anthropic
 import httpx
 import pytest
 
+from tests.support.plain_http import NO_AUTHORITIES
 from tests.support.running import Platform
 
 ClientFor = Callable[[str], anthropic.Anthropic]
@@ -69,7 +70,9 @@ async def async_client(base_url: str, api_key: str) -> AsyncIterator[anthropic.A
 def wire(base_url: str, api_key: str) -> Iterator[httpx.Client]:
     """A plain HTTP client with a good key, for what no SDK would send."""
     headers = {"x-api-key": api_key, "anthropic-version": "2023-06-01"}
-    with httpx.Client(base_url=base_url, headers=headers, timeout=30) as made:
+    with httpx.Client(
+        base_url=base_url, headers=headers, timeout=30, verify=NO_AUTHORITIES
+    ) as made:
         yield made
 
 

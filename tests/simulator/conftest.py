@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.plain_http import NO_AUTHORITIES
+
 Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
 HEADERS = {"anthropic-version": "2023-06-01", "x-api-key": "any"}
@@ -56,7 +58,9 @@ def _wait_until_open(port: int, process: "subprocess.Popen[bytes]") -> None:
 @pytest.fixture
 def simulator(simulator_url: str) -> Iterator[httpx.Client]:
     """A client of a simulator that remembers nothing of other tests."""
-    with httpx.Client(base_url=simulator_url, headers=HEADERS, timeout=20) as client:
+    with httpx.Client(
+        base_url=simulator_url, headers=HEADERS, timeout=20, verify=NO_AUTHORITIES
+    ) as client:
         client.post("/_reset").raise_for_status()
         yield client
 
