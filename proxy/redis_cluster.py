@@ -26,8 +26,7 @@ from proxy.redis_pipe import (
     RedisCannot,
     RedisPipe,
     RedisReplyError,
-    drop_all,
-    replies_of,
+    replies_to,
 )
 from turnpike.kernel.cluster_url import ClusterUrl, Node, is_cluster_url, parse_cluster_url
 from turnpike.kernel.keyspace import slot_of
@@ -134,13 +133,7 @@ class RedisCluster:
         self, commands: Iterable[Command], *, timeout_seconds: float | None = None
     ) -> list[Any]:
         """Send commands, one write a node. Error replies are values; RedisAway is raised."""
-        futures: list[asyncio.Future[Any]] = []
-        try:
-            for command in commands:
-                futures.append(self.execute(*command, timeout_seconds=timeout_seconds))
-            return await replies_of(futures)
-        finally:
-            drop_all(futures)
+        return await replies_to(commands, self.execute, timeout_seconds=timeout_seconds)
 
     async def execute_in_order(self, commands: Sequence[Command]) -> list[Any]:
         """The same, each command after the reply to the one before: nodes keep no common order."""

@@ -294,13 +294,7 @@ class RedisPipe:
         self, commands: Iterable[Command], *, timeout_seconds: float | None = None
     ) -> list[Any]:
         """Send commands in one write. Error replies are values in the list; RedisAway is raised."""
-        futures: list[asyncio.Future[Any]] = []
-        try:
-            for command in commands:
-                futures.append(self.execute(*command, timeout_seconds=timeout_seconds))
-            return await replies_of(futures)
-        finally:
-            drop_all(futures)
+        return await replies_to(commands, self.execute, timeout_seconds=timeout_seconds)
 
     async def execute_in_order(self, commands: Sequence[Command]) -> list[Any]:
         """The same as `execute_many`: one connection keeps the order."""
@@ -422,17 +416,25 @@ class RedisPipe:
         )
 
 
-async def replies_of(futures: Iterable[asyncio.Future[Any]]) -> list[Any]:
-    """The replies in order, with error replies as values. Raises RedisAway."""
-    return [await _reply_or_error(future) for future in futures]
+async def replies_to(
+    commands: Iterable[Command],
+    execute: Callable[..., asyncio.Future[Any]],
+    *,
+    timeout_seconds: float | None,
+) -> list[Any]:
+    """The replies to commands that are sent at once, with error replies as values.
 
-
-def drop_all(futures: Iterable[asyncio.Future[Any]]) -> None:
-    """Nobody waits for these any more, whatever becomes of them."""
-    for future in futures:
-        if not future.cancel():
-            # Looked at, so that a reply nobody waits for is not reported as forgotten.
-            future.cancelled() or future.exception()
+    Raises RedisAway; then nobody waits for the others any more, whatever becomes of them.
+    """
+    futures: list[asyncio.Future[Any]] = []
+    try:
+        for command in commands:
+            futures.append(execute(*command, timeout_seconds=timeout_seconds))
+        return [await _reply_or_error(future) for future in futures]
+    finally:
+        for future in futures:
+            if not future.cancel():
+                _look_at(future)  # so that a reply nobody waits for is not reported as forgotten
 
 
 async def _reply_or_error(future: asyncio.Future[Any]) -> Any:
