@@ -9,6 +9,7 @@ from accounts.models import Mail
 from billing.models.ledger import CreditGrant
 from billing.models.payments import CreditPlan, Payment, RedemptionCode
 from billing.models.usage import SpendCounter
+from billing.services.payments import low_balance
 from billing.services.payments.low_balance import warn_low_balances
 from billing.services.payments.plans import plan_of, set_plan
 from billing.services.payments.reload import run_auto_reloads
@@ -176,18 +177,34 @@ def test_without_a_card_there_is_no_auto_reload(owner: Caller) -> None:
         turn_on(owner)
 
 
-def test_a_balance_that_ends_soon_is_told_once(owner: Caller) -> None:
-    now = clock.utc_now()
+def use_up(owner: Caller, *, left: int) -> None:
+    """A week's spending, and so much credit."""
+    tenant = tenant_of(owner)
     grant_credit(
-        tenant=tenant_of(owner), amount=250 * CENT, idempotency_key="a", reason="x", actor="tests"
+        tenant=tenant, amount=left * CENT, idempotency_key=f"a{tenant}", reason="x", actor="tests"
     )
     with platform_scope("tests"):
         SpendCounter.objects.create(
-            tenant_id=tenant_of(owner),
+            tenant_id=tenant,
             scope="t",
-            period=f"{now:%Y-%m-%d}",
+            period=f"{clock.utc_now():%Y-%m-%d}",
             spent_nano=700 * CENT,
         )
+
+
+def test_who_was_told_keeps_nobody_else_waiting(
+    owner: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(low_balance, "AT_ONCE_MAX", 1)
+    use_up(owner, left=1)
+    use_up(make_payer(), left=250)
+
+    assert [warn_low_balances(at=clock.utc_now()) for _ in range(3)] == [1, 1, 0]
+
+
+def test_a_balance_that_ends_soon_is_told_once(owner: Caller) -> None:
+    now = clock.utc_now()
+    use_up(owner, left=250)
 
     assert warn_low_balances(at=now) == 1
     assert warn_low_balances(at=now) == 0

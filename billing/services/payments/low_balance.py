@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 
+from django.db.models import Q
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -32,7 +33,10 @@ def warn_low_balances(*, at: datetime) -> int:
     with platform_scope("billing.warn_low_balances"):
         since, until = days_until(at, count=PACE_DAYS)
         pace = charged_by_tenant(tenants=None, since=since, until=until)
-        busy = [tenant for tenant, week in pace.items() if week > 0]
+        # Who was told lately, or wants to hear nothing, keeps nobody else waiting.
+        quiet = CreditPlan.objects.filter(Q(warned_at__gt=at - AGAIN_AFTER) | Q(warn_days=0))
+        silent = set(quiet.values_list("tenant_id", flat=True))
+        busy = [tenant for tenant, week in pace.items() if week > 0 and tenant not in silent]
         wallets = Wallet.objects.filter(
             tenant_id__in=busy, mode=Wallet.Mode.PREPAID, tenant__status=TenantStatus.ACTIVE
         )

@@ -1,6 +1,7 @@
 """set_plan, switch_off: a tenant's card, its auto-reload and its warnings."""
 
 from datetime import datetime
+from typing import Any
 
 from django.db.models import F
 from django.utils.translation import gettext as _
@@ -81,14 +82,15 @@ def _check_on(plan: CreditPlan, *, threshold: int, amount: int, monthly_cap: int
 
 def note_success(payment: Payment, *, card: Card | None) -> None:
     """A payment arrived: failures are forgotten, the next warning is due, the card is kept."""
-    plan, _made = CreditPlan.objects.get_or_create(tenant_id=payment.tenant_id)
-    plan.warned_at = None
+    CreditPlan.objects.get_or_create(tenant_id=payment.tenant_id)
+    changed: dict[str, Any] = {"warned_at": None}
     if payment.kind == Payment.Kind.AUTO_RELOAD:
-        plan.failures = 0
+        changed["failures"] = 0
     if card is not None:
-        plan.provider, plan.customer_ref = payment.provider, card.customer
-        plan.method_ref, plan.method_label = card.method, card.label
-    plan.save()
+        changed |= {"provider": payment.provider, "customer_ref": card.customer}
+        changed |= {"method_ref": card.method, "method_label": card.label}
+    # These alone: its owner may be changing the rest at this moment.
+    CreditPlan.objects.filter(tenant_id=payment.tenant_id).update(**changed)
 
 
 def note_failure(payment: Payment, *, failure: str) -> None:
