@@ -21,6 +21,7 @@ from billing.services import (
 )
 from billing.services.batch_running import run_parts
 from billing.services.budget_letters import tell_alerts
+from billing.services.payments import dunning
 from billing.services.payments.intake import handle_waiting
 from billing.services.payments.low_balance import warn_low_balances
 from billing.services.payments.reload import run_auto_reloads
@@ -106,6 +107,12 @@ def sweep_payments() -> int:
 def reload_credit() -> int:
     """Charge saved cards where the balance is low and its owner wants that."""
     return run_auto_reloads(at=clock.utc_now())
+
+
+@shared_task(name="billing.tasks.dun_invoices")
+def dun_invoices() -> int:
+    """Announce invoices, remind of those that are overdue, charge cards that pay them."""
+    return dunning.dun_invoices(at=clock.utc_now())
 
 
 @shared_task(name="billing.tasks.warn_of_low_credit")

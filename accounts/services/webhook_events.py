@@ -25,11 +25,13 @@ MEMBER_REMOVED = "member.removed"
 BALANCE_LOW = "balance.low"
 BUDGET_THRESHOLD_REACHED = "budget.threshold_reached"
 INVOICE_FINALIZED = "invoice.finalized"
+INVOICE_OVERDUE = "invoice.overdue"
 PAYMENT_RECEIVED = "payment.received"
 BATCH_ENDED = "batch.ended"
 EVENT_TYPES = (
     *(KEY_CREATED, KEY_ROTATED, KEY_REVOKED, MEMBER_JOINED, MEMBER_REMOVED),
-    *(BUDGET_THRESHOLD_REACHED, BALANCE_LOW, INVOICE_FINALIZED, PAYMENT_RECEIVED, BATCH_ENDED),
+    *(BUDGET_THRESHOLD_REACHED, BALANCE_LOW, PAYMENT_RECEIVED, BATCH_ENDED),
+    *(INVOICE_FINALIZED, INVOICE_OVERDUE),
 )
 # Sent by hand, to one endpoint, whatever it chose.
 TEST = "webhook.test"

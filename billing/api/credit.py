@@ -34,6 +34,9 @@ class AutoReloadInput(StrictSerializer):
     threshold = AmountField(help_text="Below this balance it is charged.")
     amount = AmountField(help_text="What is charged at a time.")
     monthly_cap = AmountField(help_text="What is charged in a UTC month at most.")
+    pays_invoices = serializers.BooleanField(
+        required=False, help_text="Whether the saved card pays invoices; missing: as it is."
+    )
     warn_days = serializers.IntegerField(
         min_value=0,
         max_value=WARN_DAYS_MAX,
@@ -171,6 +174,7 @@ def _plan(tenant: int, plan: CreditPlan) -> dict[str, Any]:
         "threshold": format_amount(plan.threshold_nano),
         "amount": format_amount(plan.amount_nano),
         "monthly_cap": format_amount(plan.monthly_cap_nano),
+        "pays_invoices": plan.pays_invoices,
         "warn_days": plan.warn_days,
         "currency": read_balance(tenant).currency,
         "card": plan.method_label or None,

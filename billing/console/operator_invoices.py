@@ -138,6 +138,7 @@ class InvoicePage(OperatorPage):
             {
                 "sheet": sheet_of(row),
                 "tenant_row": row.tenant,
+                "reminders": row.reminders.order_by("step"),
                 "money_form": MoneyForm(auto_id="credit_%s"),
                 "pay_form": MoneyForm(auto_id="pay_%s"),
                 "void_form": VoidForm(auto_id="void_%s"),

@@ -47,6 +47,9 @@ class ReloadForm(ConsoleForm):
     threshold_nano = AmountField(label=gettext_lazy("When the balance falls below"))
     amount_nano = AmountField(label=gettext_lazy("Charge"))
     monthly_cap_nano = AmountField(label=gettext_lazy("At most in a month"))
+    pays_invoices = forms.BooleanField(
+        label=gettext_lazy("Pay invoices from the saved card"), required=False
+    )
     warn_days = forms.IntegerField(
         label=gettext_lazy("Warn this many days before the credit ends"),
         min_value=0,
@@ -85,6 +88,7 @@ def _initial(plan: CreditPlan) -> dict[str, Any]:
         "threshold_nano": short_amount(plan.threshold_nano),
         "amount_nano": short_amount(plan.amount_nano),
         "monthly_cap_nano": short_amount(plan.monthly_cap_nano),
+        "pays_invoices": plan.pays_invoices,
         "warn_days": plan.warn_days,
     }
 
@@ -164,6 +168,7 @@ class ReloadPage(_PayingPage):
             amount=values["amount_nano"] or 0,
             monthly_cap=values["monthly_cap_nano"] or 0,
             warn_days=values["warn_days"],
+            pays_invoices=values["pays_invoices"],
             caller=self.caller,
         )
         return self.done(_("Saved. It holds from now on."))

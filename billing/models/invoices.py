@@ -235,6 +235,23 @@ class Invoice(PublicModel):
         return self.total_nano - settled - self.written_off_nano
 
 
+class InvoiceReminder(TimestampedModel):
+    """A step of dunning: 0 says that an invoice is there, those after it that it is overdue."""
+
+    tenant = models.ForeignKey("accounts.Tenant", on_delete=models.PROTECT, related_name="+")
+    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="reminders")
+    step = models.PositiveSmallIntegerField()
+
+    class Meta:
+        db_table = "billing_invoice_reminder"
+        constraints = [
+            models.UniqueConstraint(fields=["invoice", "step"], name="invoice_reminder_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.invoice_id}: {self.step}"
+
+
 class InvoiceLine(models.Model):
     """One line, rounded once. Usage lines name the group of events that they sum."""
 

@@ -188,6 +188,8 @@ class CreditPlan(models.Model):
     monthly_cap_nano = models.BigIntegerField(default=0)
     failures = models.PositiveSmallIntegerField(default=0)
     attempts = models.PositiveIntegerField(default=0)
+    # Whether the saved card also pays invoices.
+    pays_invoices = models.BooleanField(default=False)
     warn_days = models.PositiveSmallIntegerField(default=3)
     warned_at = models.DateTimeField(null=True, blank=True)
 
@@ -200,6 +202,10 @@ class CreditPlan(models.Model):
                 & Q(monthly_cap_nano__gte=F("amount_nano"))
                 & ~Q(method_ref=""),
                 name="credit_plan_whole",
+            ),
+            models.CheckConstraint(
+                condition=Q(pays_invoices=False) | ~Q(method_ref=""),
+                name="credit_plan_pays_by_card",
             ),
         ]
 

@@ -50,6 +50,7 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "reload-credit": every(60, "billing.tasks.reload_credit"),
     "handle-payment-events": every(60, "billing.tasks.handle_payment_events"),
     "sweep-payments": hourly("billing.tasks.sweep_payments", minute=7),
+    "dun-invoices": hourly("billing.tasks.dun_invoices", minute=37),
     "warn-of-low-credit": hourly("billing.tasks.warn_of_low_credit", minute=27),
     "watch-budgets": every(60, "billing.tasks.watch_budgets"),
     "close-periods": every(300, "billing.tasks.close_periods"),

@@ -20,7 +20,12 @@ from billing.models.ledger import LedgerTxn
 from billing.models.payments import Payment, PaymentReversal
 from billing.services.invoice_payments import pay_invoice
 from billing.services.ledger import Line, account_for, credit, debit, post, reverse
-from billing.services.payments.plans import note_failure, note_success, switch_off
+from billing.services.payments.plans import (
+    mail_declined,
+    note_failure,
+    note_success,
+    switch_off,
+)
 from billing.services.payments.provider import Move, MoveKind, Seen, SeenPayment, SeenRefund
 from billing.services.posting import publish_wallet
 from billing.services.wallet import top_up
@@ -144,7 +149,7 @@ def _pay_invoice(payment: Payment, seen: SeenPayment, at: datetime) -> int:
 
 def _end(payment: Payment, seen: SeenPayment, at: datetime) -> None:
     """Note that nobody paid; a person at a checkout page may try again after a failure."""
-    if seen.status == Seen.FAILED and payment.kind == Payment.Kind.AUTO_RELOAD:
+    if seen.status == Seen.FAILED and not payment.order_ref:
         fail_payment(payment, failure=seen.failure, at=at)
     elif seen.status == Seen.EXPIRED:
         payment.status, payment.settled_at = Payment.Status.EXPIRED, at
@@ -154,12 +159,14 @@ def _end(payment: Payment, seen: SeenPayment, at: datetime) -> None:
 
 
 def fail_payment(payment: Payment, *, failure: str, at: datetime) -> None:
-    """End an order that was declined; counted once against auto-reload."""
+    """End an order that was declined without a person there; told or counted once."""
     ended = Payment.objects.filter(pk=payment.pk, status=Payment.Status.STARTED).update(
         status=Payment.Status.FAILED, failure=failure, settled_at=at
     )
-    if ended:
+    if ended and payment.kind == Payment.Kind.AUTO_RELOAD:
         note_failure(payment, failure=failure)
+    elif ended:
+        mail_declined(payment, failure=failure)
 
 
 def _apply_refund(payment: Payment, seen: SeenRefund) -> None:

@@ -35,8 +35,12 @@ def set_plan(
     monthly_cap: int,
     warn_days: int,
     caller: Caller,
+    pays_invoices: bool | None = None,
 ) -> CreditPlan:
-    """Change auto-reload and the warning. Raises InvalidInput for what cannot work."""
+    """Change auto-reload, the warning, and whether the saved card pays invoices (None: as it is).
+
+    Raises InvalidInput for what cannot work.
+    """
     if not 0 <= warn_days <= WARN_DAYS_MAX:
         raise InvalidInput(f"Days are 0 to {WARN_DAYS_MAX}.", field="warn_days")
     if threshold < 0 or amount < 0 or monthly_cap < 0:
@@ -47,12 +51,16 @@ def set_plan(
             _check_on(plan, threshold=threshold, amount=amount, monthly_cap=monthly_cap)
         if is_on and not plan.is_on:
             plan.failures = 0
+        pays_invoices = plan.pays_invoices if pays_invoices is None else pays_invoices
+        if pays_invoices and not plan.method_ref:
+            raise InvalidInput("Pay once by card first: that card is charged.", field="is_on")
         values = {
             "is_on": is_on,
             "threshold_nano": threshold,
             "amount_nano": amount,
             "monthly_cap_nano": monthly_cap,
             "warn_days": warn_days,
+            "pays_invoices": pays_invoices,
         }
         before = {name: getattr(plan, name) for name in values}
         for name, value in values.items():
@@ -102,7 +110,12 @@ def note_failure(payment: Payment, *, failure: str) -> None:
 
 
 def switch_off(tenant: int, *, why: str, detail: str = "") -> None:
-    """Stop auto-reload and say so by mail; nothing where it is off."""
+    """Stop auto-reload and say so by mail; nothing where it is off.
+
+    Who disputes a payment has no invoice charged to the card either.
+    """
+    if why != FAILED:
+        CreditPlan.objects.filter(tenant_id=tenant).update(pays_invoices=False)
     if not CreditPlan.objects.filter(tenant_id=tenant, is_on=True).update(is_on=False):
         return
     plan = CreditPlan.objects.select_related("tenant").get(tenant_id=tenant)
@@ -149,6 +162,25 @@ def mail_cap(plan: CreditPlan, *, month: datetime) -> None:
             paragraphs=(
                 _("The balance is low, and the cap that you set leaves no room for a reload."),
                 _("Raise the cap, or top up by hand."),
+            ),
+        ),
+    )
+
+
+def mail_declined(payment: Payment, *, failure: str) -> None:
+    """Say that the card did not pay an invoice."""
+    invoice, tenant = payment.invoice, payment.tenant
+    assert invoice is not None
+    words = {"number": invoice.number, "name": tenant.name}
+    mail_about_money(
+        tenant=tenant,
+        key=f"invoice_declined:{payment.public_id}",
+        kind="invoice_declined",
+        words=lambda: Words(
+            subject=_("The card did not pay invoice %(number)s of %(name)s") % words,
+            paragraphs=(
+                failure,
+                _("Pay the invoice on the billing page, or pay once with another card."),
             ),
         ),
     )

@@ -40,6 +40,7 @@ JOBS: dict[str, Any] = {
     "publish-everything": gettext_lazy("Publish everything"),
     "expire-grants": gettext_lazy("Expire granted credit"),
     "sweep-payments": gettext_lazy("Find payments that nobody told of"),
+    "dun-invoices": gettext_lazy("Announce invoices, remind, charge cards"),
     "watch-budgets": gettext_lazy("Tell what budgets reached"),
     "close-periods": gettext_lazy("Close months and write invoices"),
     "deliver-mail": gettext_lazy("Send mail"),

@@ -1,0 +1,189 @@
+"""dun_invoices: says that an invoice is there, reminds of it, and charges the card that pays it.
+
+Each step of an invoice is taken once, however often the job runs; a step that was missed is not
+made up for. Nothing is stopped by itself: whoever does not pay is suspended by a person.
+"""
+
+import logging
+from datetime import datetime, timedelta
+
+from django.db.models import Max, Q
+from django.utils.translation import gettext as _
+
+from accounts.services.webhook_events import INVOICE_OVERDUE, emit_event
+from billing.locks import lock_invoice, lock_wallet
+from billing.models.invoices import Invoice, InvoiceReminder
+from billing.models.payments import CreditPlan, Payment
+from billing.services.payments.effects import fail_payment
+from billing.services.payments.letters import Words, mail_about_money
+from billing.services.payments.orders import find_card, order_of
+from billing.services.payments.provider import Declined
+from billing.services.payments.registry import STRIPE, has_stripe, provider_named
+from turnpike.control import formats
+from turnpike.control.scope import platform_scope
+from turnpike.kernel.errors import Unavailable
+from turnpike.kernel.money import format_amount
+
+logger = logging.getLogger(__name__)
+
+# Days after the date by which an invoice is due; before the first of them it is only announced.
+STEPS_DAYS = (1, 7, 14)
+ISSUED, LAST = 0, len(STEPS_DAYS)
+AT_ONCE_MAX = 500
+Status = Payment.Status
+
+
+def dun_invoices(*, at: datetime) -> int:
+    """Take the steps that are due and charge what they ordered; how many steps were taken."""
+    with platform_scope("billing.dun_invoices"):
+        due = list(_due(at))
+    taken = 0
+    for number in due:
+        try:
+            taken += _take_step(number, at)
+        except Exception:
+            # One invoice's trouble is not the others': it is tried again by the next run.
+            logger.exception("invoice.not_dunned", extra={"invoice": number})
+    if has_stripe():
+        for payment in _ordered():
+            _charge(payment, at)
+    return taken
+
+
+def step_at(invoice: Invoice, at: datetime) -> int:
+    """The step that an open invoice has come to: 0 before it is overdue."""
+    assert invoice.due_at is not None
+    return sum(1 for days in STEPS_DAYS if invoice.due_at + timedelta(days=days) <= at)
+
+
+def _due(at: datetime) -> list[int]:
+    """Open invoices whose last step is not the one that they have come to."""
+    rows = Invoice.objects.filter(kind=Invoice.Kind.INVOICE, status=Invoice.Status.OPEN)
+    rows = rows.annotate(taken=Max("reminders__step"))
+    wanted = Q(taken=None)
+    for step, days in enumerate(STEPS_DAYS, start=1):
+        wanted |= Q(taken__lt=step, due_at__lte=at - timedelta(days=days))
+    return list(rows.filter(wanted).order_by("pk").values_list("pk", flat=True)[:AT_ONCE_MAX])
+
+
+def _take_step(number: int, at: datetime) -> bool:
+    with platform_scope("billing.take_step"):
+        lock_wallet(tenant=Invoice.objects.values_list("tenant_id", flat=True).get(pk=number))
+        invoice = lock_invoice(invoice=number)
+        if invoice.status != Invoice.Status.OPEN or invoice.open_nano <= 0:
+            return False
+        step = step_at(invoice, at)
+        _row, is_new = InvoiceReminder.objects.get_or_create(
+            tenant_id=invoice.tenant_id, invoice=invoice, step=step, defaults={"created_at": at}
+        )
+        if not is_new:
+            return False
+        card = _order(invoice, step, at)
+        mail_about_money(
+            tenant=invoice.tenant,
+            key=f"invoice:{invoice.uuid}:{step}",
+            kind="invoice",
+            words=lambda: _words(invoice, step, card),
+        )
+        if step != ISSUED:
+            _emit(invoice, step)
+    return True
+
+
+def _order(invoice: Invoice, step: int, at: datetime) -> str:
+    """Order the charge of the card that pays invoices; its label, empty where there is none."""
+    plan = CreditPlan.objects.filter(tenant_id=invoice.tenant_id, pays_invoices=True).first()
+    if plan is None or not plan.method_ref or not has_stripe():
+        return ""
+    under_way = Payment.objects.filter(invoice=invoice, status=Status.STARTED, order_ref="")
+    if not under_way.exists():
+        Payment.objects.create(
+            created_at=at,
+            tenant_id=invoice.tenant_id,
+            provider=STRIPE,
+            kind=Payment.Kind.INVOICE,
+            invoice=invoice,
+            amount_nano=invoice.open_nano,
+            currency=invoice.currency,
+            idempotency_key=f"dunning:{invoice.uuid}:{step}",
+            actor="system",
+        )
+    return plan.method_label
+
+
+def _ordered() -> list[Payment]:
+    """Charges that were ordered and not made: who died in between is followed by the next run."""
+    with platform_scope("billing.ordered_charges"):
+        rows = Payment.objects.filter(
+            kind=Payment.Kind.INVOICE, status=Status.STARTED, payment_ref="", order_ref=""
+        )
+        return list(rows.select_related("tenant", "invoice").order_by("pk")[:AT_ONCE_MAX])
+
+
+def _charge(payment: Payment, at: datetime) -> None:
+    with platform_scope("billing.charge_invoice"):
+        invoice = payment.invoice
+        assert invoice is not None
+        invoice.refresh_from_db()
+        card, order = find_card(payment.tenant_id, payment.provider), order_of(payment)
+    if card is None or invoice.open_nano != payment.amount_nano:
+        _end(payment, "The card is gone, or the invoice asks for another amount.", at)
+        return
+    try:
+        # Under the order's key, so that it is charged once however often it is asked for.
+        ref = provider_named(payment.provider).charge_saved(order, card=card)
+    except Unavailable:
+        return
+    except Declined as error:
+        _end(payment, str(error), at)
+        return
+    with platform_scope("billing.invoice_charged"):
+        Payment.objects.filter(pk=payment.pk, payment_ref="").update(payment_ref=ref)
+
+
+def _end(payment: Payment, failure: str, at: datetime) -> None:
+    with platform_scope("billing.invoice_declined"):
+        lock_wallet(tenant=payment.tenant_id)
+        fail_payment(payment, failure=failure, at=at)
+
+
+def _emit(invoice: Invoice, step: int) -> None:
+    assert invoice.due_at is not None
+    emit_event(
+        tenant=invoice.tenant_id,
+        kind=INVOICE_OVERDUE,
+        data={
+            "invoice": invoice.public_id,
+            "number": invoice.number,
+            "open": format_amount(invoice.open_nano),
+            "currency": invoice.currency,
+            "due_at": invoice.due_at.isoformat(),
+            "reminder": step,
+        },
+        key=f"overdue:{invoice.uuid}:{step}",
+    )
+
+
+def _words(invoice: Invoice, step: int, card: str) -> Words:
+    assert invoice.due_at is not None
+    words = {
+        "number": invoice.number,
+        "name": invoice.tenant.name,
+        "amount": formats.paid_money(invoice.open_nano, invoice.currency),
+        "day": invoice.due_at.strftime("%Y-%m-%d"),
+        "card": card,
+    }
+    if step == ISSUED:
+        subject = _("Invoice %(number)s of %(name)s: %(amount)s")
+        asked = _("Please pay %(amount)s by %(day)s.")
+    elif step < LAST:
+        subject = _("Invoice %(number)s of %(name)s is overdue")
+        asked = _("%(amount)s was due on %(day)s and has not arrived.")
+    else:
+        subject = _("Last reminder: invoice %(number)s of %(name)s")
+        asked = _("%(amount)s was due on %(day)s. Without payment, access may be ended.")
+    if card:
+        how = _("The card %(card)s is charged now; there is nothing to do.")
+    else:
+        how = _("How to pay it stands on the invoice, which you find on the billing page.")
+    return Words(subject=subject % words, paragraphs=(asked % words, how % words))
