@@ -166,7 +166,12 @@ def test_a_plan_that_cannot_work_is_refused(
     server: StripeServer, owner: Caller, change: dict[str, int]
 ) -> None:
     paid(server, owner)
-    good = {"threshold": CENT, "amount": TEN * CENT, "monthly_cap": TEN * CENT, "warn_days": 3}
+    good: dict[str, Any] = {
+        "threshold": CENT,
+        "amount": TEN * CENT,
+        "monthly_cap": TEN * CENT,
+        "warn_days": 3,
+    }
     with pytest.raises(InvalidInput):
         set_plan(tenant=tenant_of(owner), is_on=True, caller=owner, **{**good, **change})
     assert not plan_of_(owner).is_on
