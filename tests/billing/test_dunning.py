@@ -208,7 +208,8 @@ def test_a_charge_is_not_made_for_an_invoice_that_was_paid_meanwhile(
     server.is_down = False
     dun_invoices(at=NOVEMBER + 2 * DAY)
 
-    assert [row.status for row in charges()] == ["failed"]
+    assert [row.status for row in charges()] == ["expired"]
+    assert len(subjects()) == 1
     assert [name for name in server.objects if name.startswith("pi_")] == []
 
 

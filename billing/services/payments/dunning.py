@@ -126,25 +126,23 @@ def _charge(payment: Payment, at: datetime) -> None:
         assert invoice is not None
         invoice.refresh_from_db()
         card, order = find_card(payment.tenant_id, payment.provider), order_of(payment)
-    if card is None or invoice.open_nano != payment.amount_nano:
-        _end(payment, "The card is gone, or the invoice asks for another amount.", at)
-        return
+        if card is None or invoice.open_nano != payment.amount_nano:
+            # Paid by other means meanwhile, say: the next step orders what is right then.
+            rows = Payment.objects.filter(pk=payment.pk, status=Status.STARTED)
+            rows.update(status=Status.EXPIRED, settled_at=at)
+            return
     try:
         # Under the order's key, so that it is charged once however often it is asked for.
         ref = provider_named(payment.provider).charge_saved(order, card=card)
     except Unavailable:
         return
     except Declined as error:
-        _end(payment, str(error), at)
+        with platform_scope("billing.invoice_declined"):
+            lock_wallet(tenant=payment.tenant_id)
+            fail_payment(payment, failure=str(error), at=at)
         return
     with platform_scope("billing.invoice_charged"):
         Payment.objects.filter(pk=payment.pk, payment_ref="").update(payment_ref=ref)
-
-
-def _end(payment: Payment, failure: str, at: datetime) -> None:
-    with platform_scope("billing.invoice_declined"):
-        lock_wallet(tenant=payment.tenant_id)
-        fail_payment(payment, failure=failure, at=at)
 
 
 def _emit(invoice: Invoice, step: int) -> None:
