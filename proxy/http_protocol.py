@@ -28,6 +28,9 @@ MEMO_IN_SCOPE = "turnpike.memo"
 _NOT_COMMON = frozenset(("headers", "state", BODY_IN_SCOPE, HEADERS_IN_SCOPE))
 # So many heads that were of no use again end a connection's attempts to know the next one.
 LEARNINGS_MAX = 8
+# A timer so late means that the loop was held up; then what has arrived is read before an end.
+STALLED_SECONDS = 0.1
+LAST_LOOK_SECONDS = 0.05
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -215,7 +218,12 @@ class HttpProtocol(HttpToolsProtocol):
         self._idle_timer = None
         if self._idle_since is None:
             return
-        left_seconds = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        now = self.loop.time()
+        left_seconds = self._idle_since + self.timeout_keep_alive - now
+        if left_seconds < -STALLED_SECONDS:
+            # The process stood still: a request may lie there unread, and closing would reset it.
+            left_seconds = LAST_LOOK_SECONDS
+            self._idle_since = now + left_seconds - self.timeout_keep_alive
         if left_seconds > 0:
             self._idle_timer = self.loop.call_later(left_seconds, self._end_idle)
         elif not self.transport.is_closing():

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -12,6 +13,8 @@ from proxy.asgi import App, Receive, Scope, Send
 from proxy.http_protocol import HttpProtocol
 from proxy.responses import send_answer
 
+# How long a connection of `serve_echo` may be idle.
+ECHO_IDLE_SECONDS = 0.1
 TEXT = (b"content-type", b"text/plain")
 Serve = Callable[..., Awaitable["Wire"]]
 
@@ -95,3 +98,24 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
         if not message.get("more_body"):
             break
     await send_answer(send, 200, [TEXT], body)
+
+
+async def serve_echo() -> None:
+    """Serve `echo` until the process ends, and print the port."""
+    config = Config(
+        echo,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        proxy_headers=False,
+        timeout_keep_alive=ECHO_IDLE_SECONDS,  # type: ignore[arg-type]  # any number will do
+    )
+    config.load()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: HttpProtocol(config=config, server_state=ServerState(), app_state={}),
+        "127.0.0.1",
+        0,
+    )
+    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
+    await server.serve_forever()

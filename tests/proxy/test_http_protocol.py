@@ -1,6 +1,11 @@
 """The server's side of HTTP/1.1, over real sockets and with apps that do one thing each."""
 
 import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,7 +14,7 @@ import pytest
 from proxy.asgi import Receive, Scope, Send
 from proxy.http_cycle import BODY_IN_SCOPE, UNREAD_BYTES_MAX
 from proxy.responses import send_answer
-from tests.proxy.http_wire import TEXT, Serve, Wire, echo, post, serving, until
+from tests.proxy.http_wire import ECHO_IDLE_SECONDS, TEXT, Serve, Wire, echo, post, serving, until
 
 GET = b"GET /a%20b?c=d HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -182,6 +187,28 @@ async def test_idle_connection_is_closed_after_its_time_and_not_before(serve: Se
         assert (await wire.answer())[1] == b"busy"
 
     assert await wire.rest() == b""
+
+
+def test_a_process_that_stood_still_reads_before_it_ends_what_was_idle() -> None:
+    """What wakes it makes uvloop look at its timers before it looks at its sockets."""
+    program = (
+        "import uvloop; from tests.proxy.http_wire import serve_echo; uvloop.run(serve_echo())"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout is not None
+            port = int(server.stdout.readline())
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+                client.sendall(post(b"one"))
+                assert client.recv(4_096).endswith(b"one")
+                server.send_signal(signal.SIGSTOP)
+                client.sendall(post(b"two"))
+                time.sleep(3 * ECHO_IDLE_SECONDS)
+                server.send_signal(signal.SIGCONT)
+                assert client.recv(4_096).endswith(b"two")
+        finally:
+            server.send_signal(signal.SIGCONT)
+            server.kill()
 
 
 async def test_client_that_leaves_is_noticed_by_the_app(serve: Serve) -> None:
