@@ -309,7 +309,7 @@ def test_auto_reload_is_read_and_set_by_api() -> None:
         )
     said = api.put(path, wanted, "json").json()
 
-    facts = {"currency": "USD", "card": "visa 4242", "failures": 0}
+    facts = {"currency": "USD", "card": "visa 4242", "failures": 0, "pays_invoices": False}
     assert said == api.get(path).json() == {**wanted, **facts}
     assert plan_of(tenant) == (True, 25 * NANOS_PER_UNIT)
     for wrong in (
