@@ -1,15 +1,12 @@
 """compare_costs: what attempts cost by an upstream's cost book, against its cost report."""
 
 from datetime import datetime
-from typing import Any
-
-from django.db import connection
 
 from billing.models.upstreams import Upstream, UpstreamCredential
 from billing.services.findings import Difference
 from billing.services.report_client import COST_CURRENCY, Cost, read_costs
-from turnpike.control.scope import platform_scope
-from turnpike.kernel import ids, money
+from billing.services.upstream_attempts import sum_attempts
+from turnpike.kernel import money
 
 COSTS = "costs"
 # A report rounds each line to a hundred-thousandth of a cent, a book each of an attempt's six
@@ -18,16 +15,7 @@ LINE_NANO_MAX = 100
 ATTEMPT_NANO_MAX = 6
 # By day and model: what attempts cost, how many have a cost, how many were billed.
 Ours = dict[tuple[str, str], tuple[int, int, int]]
-
-_ATTEMPTS = """
-SELECT to_char(attempt.started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD'), event.upstream_model,
-  coalesce(sum(attempt.cost_nano), 0)::bigint, count(attempt.cost_nano), count(*)
-FROM billing_upstream_attempt AS attempt JOIN billing_usage_event AS event
-  ON event.request_id = attempt.request_id AND event.revision = 0
-WHERE attempt.upstream_id = %(upstream)s AND attempt.is_billed
-  AND attempt.started_at >= %(since)s AND attempt.started_at < %(until)s
-  AND attempt.request_id >= %(first)s AND event.request_id >= %(first)s
-GROUP BY 1, 2"""
+_COLUMNS = "coalesce(sum(attempt.cost_nano), 0)::bigint, count(attempt.cost_nano), count(*)"
 
 
 def compare_costs(row: UpstreamCredential, *, since: datetime, until: datetime) -> list[Difference]:
@@ -75,15 +63,5 @@ def _difference(
 
 
 def _ours(upstream: Upstream, *, since: datetime, until: datetime) -> Ours:
-    values: dict[str, Any] = {
-        "upstream": upstream.pk,
-        "since": since,
-        "until": until,
-        "first": ids.uuid7_floor(since),
-    }
-    with platform_scope("compare costs"), connection.cursor() as cursor:
-        cursor.execute(_ATTEMPTS, values)
-        return {
-            (day, model): (int(nano), int(priced), int(billed))
-            for day, model, nano, priced, billed in cursor.fetchall()
-        }
+    rows = sum_attempts(_COLUMNS, upstream=upstream.pk, since=since, until=until)
+    return {(day, model): (nano, priced, billed) for day, model, nano, priced, billed in rows}

@@ -8,17 +8,14 @@ Costs are compared by UTC day and model where the upstream has a cost book.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any
-
-from django.db import connection
 
 from billing.models.differences import UpstreamReportDay
 from billing.models.upstreams import ADMIN_CREDENTIAL, Upstream, UpstreamCredential
 from billing.services.findings import Difference
 from billing.services.report_client import REPORT_ERRORS, Sums, read_usage
+from billing.services.upstream_attempts import sum_attempts
 from billing.services.upstream_costs import COSTS, compare_costs
-from turnpike.control.scope import platform_scope
-from turnpike.kernel import clock, ids
+from turnpike.kernel import clock
 
 NO_REPORT = "no report"
 NO_COST_REPORT = "no cost report"
@@ -35,14 +32,6 @@ _SUMS = ", ".join(
     f"coalesce(sum(CASE WHEN jsonb_typeof({place}) = 'number' THEN ({place})::bigint END), 0)"
     for place in _KINDS.values()
 )
-_ATTEMPTS = f"""
-SELECT to_char(attempt.started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD'), event.upstream_model, {_SUMS}
-FROM billing_upstream_attempt AS attempt JOIN billing_usage_event AS event
-  ON event.request_id = attempt.request_id AND event.revision = 0
-WHERE attempt.upstream_id = %(upstream)s AND attempt.is_billed
-  AND attempt.started_at >= %(since)s AND attempt.started_at < %(until)s
-  AND attempt.request_id >= %(first)s AND event.request_id >= %(first)s
-GROUP BY 1, 2"""  # noqa: S608 - our names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,16 +130,10 @@ def _keep_days(upstream: Upstream, days: list[date], *, ours: Sums, reported: Su
 
 
 def _ours(upstream: Upstream, *, since: datetime, until: datetime) -> Sums:
-    values: dict[str, Any] = {
-        "upstream": upstream.pk,
-        "since": since,
-        "until": until,
-        "first": ids.uuid7_floor(since),
+    return {
+        (day, model, kind): int(count)
+        for day, model, *counts in sum_attempts(
+            _SUMS, upstream=upstream.pk, since=since, until=until
+        )
+        for kind, count in zip(_KINDS, counts, strict=True)
     }
-    with platform_scope("compare upstreams"), connection.cursor() as cursor:
-        cursor.execute(_ATTEMPTS, values)
-        return {
-            (day, model, kind): int(count)
-            for day, model, *counts in cursor.fetchall()
-            for kind, count in zip(_KINDS, counts, strict=True)
-        }
