@@ -23,6 +23,7 @@ from proxy.upstreams.errors import (
     SendFailed,
     UpstreamError,
 )
+from turnpike.kernel import clock
 
 __all__ = [
     "BodyTooLarge",
@@ -39,8 +40,10 @@ __all__ = [
     "make_ssl_context",
 ]
 
-# Idle for longer than this, a connection is looked at before it is used: the peer may have left.
-TRUSTED_IDLE_SECONDS = 0.1
+# Asked longer ago than this, a connection is looked at before it is used: the peer may have left.
+# Not counted from the answer's end: a worker that stood still finds an answer and a close together,
+# and reads the answer first.
+TRUSTED_SECONDS = 1.0
 CLOSING_TURNS_MAX = 10
 
 
@@ -210,10 +213,14 @@ class UpstreamClient:
         idle = self._idle.get(target)
         while idle:
             connection = idle.pop()
-            age_seconds = connection.time() - connection.idle_since
-            if age_seconds <= TRUSTED_IDLE_SECONDS and not connection.is_gone:
-                return connection
-            if age_seconds <= self._idle_seconds and not connection.is_stale():
+            # Not the loop's time, which stands still with the worker until the loop turns again.
+            if clock.monotonic_seconds() - connection.asked_at <= TRUSTED_SECONDS:
+                if not connection.is_gone:
+                    return connection
+            elif (
+                connection.time() - connection.idle_since <= self._idle_seconds
+                and not connection.is_stale()
+            ):
                 return connection
             connection.abort()
         return None

@@ -17,6 +17,7 @@ from proxy.upstreams.errors import (
     SendFailed,
     UpstreamError,
 )
+from turnpike.kernel import clock
 
 HEADERS_MAX = 100
 HEAD_BYTES_MAX = 64 * 1024
@@ -70,7 +71,8 @@ class Connection(asyncio.Protocol):
         on_idle: Callable[["Connection"], None],
         on_gone: Callable[["Connection"], None],
     ) -> None:
-        self.idle_since = 0.0
+        self.idle_since = 0.0  # by the loop's time
+        self.asked_at = 0.0  # when the last request began to go out
         self.is_reused = False
         self.is_gone = False
         self._loop = loop
@@ -104,6 +106,7 @@ class Connection(asyncio.Protocol):
         self._interim_answers = self._head_bytes = 0
         self._trailers = self._trailer_bytes = 0
         self._arm(timeout_seconds)
+        self.asked_at = clock.monotonic_seconds()
         if self._is_writable and len(head) + sum(map(len, body)) <= WRITE_PIECE_BYTES:
             self._transport.write(b"".join((head, *body)))
             exchange.is_sent = True

@@ -3,9 +3,11 @@
 import asyncio
 import hashlib
 import threading
+import time
 
 import pytest
 
+from proxy.upstreams import client
 from proxy.upstreams.client import (
     BodyTooLarge,
     ConnectFailed,
@@ -134,7 +136,9 @@ async def answering_once(peer: Peer) -> None:
 class ThreadedServer:
     """Closes at a moment when the client's loop stands still and cannot have seen it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_prompt: bool) -> None:
+        self.is_prompt = is_prompt
+        self.is_asked = threading.Event()
         self.may_close = threading.Event()
         self.has_closed = threading.Event()
         self.is_done = threading.Event()
@@ -147,6 +151,9 @@ class ThreadedServer:
     async def _serve(self) -> None:
         async def script(peer: Peer) -> None:
             await peer.request()
+            self.is_asked.set()
+            if not self.is_prompt:
+                await asyncio.to_thread(self.may_close.wait, 5)
             await peer.write(OK)
             if peer.number == 1:
                 await asyncio.to_thread(self.may_close.wait, 5)
@@ -164,18 +171,41 @@ class ThreadedServer:
 
 
 async def test_a_close_that_the_loop_has_not_seen_is_seen_before_use(
-    upstream_client: UpstreamClient,
+    upstream_client: UpstreamClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = ThreadedServer()
+    monkeypatch.setattr(client, "TRUSTED_SECONDS", 0.1)
+    server = ThreadedServer(is_prompt=True)
     target = Target(*server.address, False, b"x")
     await ask(upstream_client, target)
-    await asyncio.sleep(0.12)  # beyond TRUSTED_IDLE_SECONDS
+    await asyncio.sleep(0.12)
 
     server.may_close.set()
     server.has_closed.wait(5)  # the loop must not turn here
     answer = await ask(upstream_client, target)
 
     assert answer == (200, b"ok", False)
+    await upstream_client.close()
+    await asyncio.to_thread(server.thread.join, 5)
+
+
+async def test_after_a_standstill_no_connection_is_trusted_for_its_fresh_answer(
+    upstream_client: UpstreamClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "TRUSTED_SECONDS", 0.1)
+    server = ThreadedServer(is_prompt=False)
+    target = Target(*server.address, False, b"x")
+
+    async def ask_twice() -> list[tuple[int, bytes, bool]]:
+        return [await ask(upstream_client, target) for _ in range(2)]
+
+    asking = asyncio.ensure_future(ask_twice())
+    await until(server.is_asked.is_set)
+    server.may_close.set()
+    server.has_closed.wait(5)  # the loop must not turn here, nor until the time of trust is over
+    time.sleep(0.12)  # noqa: ASYNC251
+    answers = await asking
+
+    assert answers == [(200, b"ok", False), (200, b"ok", False)]
     await upstream_client.close()
     await asyncio.to_thread(server.thread.join, 5)
 
