@@ -5,9 +5,9 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -41,6 +41,8 @@ from turnpike.contracts.snapshots import (
 )
 from turnpike.contracts.usage import UsageEvent
 from turnpike.kernel import codec, hashing, keyspace, sealing
+
+_T = TypeVar("_T")
 
 PEPPERS = hashing.parse_peppers("p1:" + "pepper" * 8)
 MASTER_KEYS = {"m1": bytes(range(32))}
@@ -222,14 +224,39 @@ def prices_of(dollars: Mapping[str, float], variant: str = "standard") -> tuple[
     )
 
 
+class Door:
+    """Before the simulator's inference: while it is shut, who comes waits, and nobody is told."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._is_open = asyncio.Event()
+        self._is_open.set()
+
+    def shut(self) -> None:
+        """Whoever comes from now on waits."""
+        self._is_open.clear()
+
+    def open(self) -> None:
+        """Let in all who wait."""
+        self._is_open.set()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["method"] == "POST":
+            await self._is_open.wait()
+        await self._app(scope, receive, send)
+
+
 class Gateway:
     """A running data plane and a client for it."""
 
-    def __init__(self, app: App, port: int, world: World, client: httpx.AsyncClient) -> None:
+    def __init__(
+        self, app: App, port: int, world: World, client: httpx.AsyncClient, door: Door
+    ) -> None:
         self.app = app
         self.port = port
         self.world = world
         self.client = client
+        self.door = door
 
     async def post(
         self, body: Any = HELLO, /, path: str = "/v1/messages", **headers: str
@@ -249,6 +276,17 @@ class Gateway:
         }
         usual |= {name.replace("_", "-"): value for name, value in more.items()}
         return {name: value for name, value in usual.items() if value}
+
+    async def gather(self, asked: Iterable[Awaitable[_T]], *, held: int) -> list[_T]:
+        """All at once: until all but `held` are answered, the simulator answers nobody."""
+        self.door.shut()
+        running = [asyncio.ensure_future(item) for item in asked]
+        try:
+            refused = len(running) - held
+            await self.until(lambda: sum(task.done() for task in running) >= refused)
+        finally:
+            self.door.open()
+        return await asyncio.gather(*running)
 
     async def until(self, condition: Any, *, seconds: float = 5.0) -> None:
         """Wait until something is so; fails after some seconds."""
@@ -297,15 +335,21 @@ def proxy_config(tmp_path: Path) -> ProxyConfig:
 
 
 @pytest.fixture
-async def simulator() -> AsyncIterator[int]:
+def door() -> Door:
+    """The simulator behind a door that is open."""
+    return Door(Simulator(State(pace_ms=0, is_static=False)))
+
+
+@pytest.fixture
+async def simulator(door: Door) -> AsyncIterator[int]:
     """The simulator on a port of its own."""
-    async with served(Simulator(State(pace_ms=0, is_static=False)), EagerProtocol) as port:
+    async with served(door, EagerProtocol) as port:
         yield port
 
 
 @pytest.fixture
 async def gateway(
-    redis_client: redis.Redis, simulator: int, proxy_config: ProxyConfig
+    redis_client: redis.Redis, simulator: int, door: Door, proxy_config: ProxyConfig
 ) -> AsyncIterator[Gateway]:
     """A data plane with one tenant, one key and the simulator as its upstream."""
     world = World(redis_client, simulator_port=simulator)
@@ -317,7 +361,7 @@ async def gateway(
             base_url=f"http://127.0.0.1:{port}", timeout=20, verify=NO_AUTHORITIES
         ) as client,
     ):
-        yield Gateway(app, port, world, client)
+        yield Gateway(app, port, world, client, door)
     await app.shutdown()
 
 

@@ -250,13 +250,15 @@ async def test_client_that_leaves_before_a_json_answer_pays_for_it(
     )
     head = (
         f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {world.secret}\r\n"
-        "anthropic-version: 2023-06-01\r\nx-simulator: delay_ms=100\r\n"
+        "anthropic-version: 2023-06-01\r\n"
         f"content-length: {len(body)}\r\n\r\n"
     )
+    gateway.door.shut()
     writer.write(head.encode() + body)
     await writer.drain()
     await gateway.until(lambda: world.open_records() == 1)
     writer.close()
+    gateway.door.open()
 
     await gateway.until(lambda: len(world.events()) == 1)
 

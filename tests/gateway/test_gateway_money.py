@@ -31,9 +31,7 @@ async def test_50_parallel_requests_on_credit_for_5_admit_5(gateway: Any, world:
     world.publish(overrides=Limits(concurrency=1_000, requests_per_minute=1_000))
     world.set_wallet(posted_micro=5 * hold_of(world, BODY))
 
-    answers = await asyncio.gather(
-        *[gateway.post(BODY, x_simulator="delay_ms=300") for _ in range(50)]
-    )
+    answers = await gateway.gather([gateway.post(BODY) for _ in range(50)], held=5)
 
     statuses = [answer.status_code for answer in answers]
     refused = next(answer for answer in answers if answer.status_code == 402)
@@ -49,9 +47,11 @@ async def test_server_that_forgets_its_scripts_is_told_them_at_both_ends_of_a_re
     await gateway.post()
     world.redis.script_flush()
 
-    running = asyncio.ensure_future(gateway.post(x_simulator="delay_ms=100"))
+    gateway.door.shut()
+    running = asyncio.ensure_future(gateway.post())
     await gateway.until(lambda: world.slots_taken() == 1)
     world.redis.script_flush()
+    gateway.door.open()
 
     assert (await running).status_code == 200
     await gateway.until(lambda: world.event_count() == 2)
@@ -73,16 +73,14 @@ async def test_refused_request_takes_nothing_from_any_limit(gateway: Any, world:
 async def test_slots_are_never_more_than_the_limit(gateway: Any, world: Any) -> None:
     world.publish(overrides=Limits(concurrency=3, requests_per_minute=1_000))
 
-    answers = await asyncio.gather(
-        *[gateway.post(BODY, x_simulator="delay_ms=200") for _ in range(12)]
-    )
+    answers = await gateway.gather([gateway.post(BODY) for _ in range(12)], held=3)
 
     statuses = [answer.status_code for answer in answers]
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert statuses.count(200) == 3
     assert refused.headers["retry-after"] == "1"
     assert "concurrent" in refused.json()["error"]["message"]
-    assert world.slots_taken() == 0
+    await gateway.until(lambda: world.slots_taken() == 0)
 
 
 async def test_requests_per_minute_are_exact_and_the_wait_is_told(gateway: Any, world: Any) -> None:

@@ -71,9 +71,7 @@ async def test_a_key_that_is_none_is_refused(gateway: Any, key: str) -> None:
 async def test_twenty_at_once_are_one(gateway: Any, world: Any) -> None:
     world.publish(overrides=Limits(concurrency=100, requests_per_minute=1_000))
 
-    answers = await asyncio.gather(
-        *[gateway.post(idempotency_key=KEY, x_simulator="delay_ms=200") for _ in range(20)]
-    )
+    answers = await gateway.gather([gateway.post(idempotency_key=KEY) for _ in range(20)], held=1)
 
     statuses = sorted(answer.status_code for answer in answers)
     refused = [answer for answer in answers if answer.status_code == 409]

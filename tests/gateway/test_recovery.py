@@ -253,13 +253,15 @@ async def test_nobody_is_reaped_before_the_living_had_time_to_report(
 
 
 async def test_own_running_request_is_never_reaped(gateway: Any, world: Any) -> None:
-    task = asyncio.create_task(gateway.post(x_simulator="delay_ms=300"))
+    gateway.door.shut()
+    task = asyncio.create_task(gateway.post())
     shard = keyspace.shard_of(7)
     await gateway.until(lambda: world.open_records() == 1)
     member = world.redis.zrange(keyspace.open_requests(shard), 0, 0)[0]
     world.redis.zadd(keyspace.open_requests(shard), {member: 1})
 
     await gateway.app._gateway.recovery.reap()
+    gateway.door.open()
     response = await task
     await gateway.until(lambda: len(world.events()) == 1)
 
@@ -269,12 +271,14 @@ async def test_own_running_request_is_never_reaped(gateway: Any, world: Any) -> 
 
 async def test_reaped_request_that_ends_after_all_is_revised_once(gateway: Any, world: Any) -> None:
     gate = gateway.app._gateway
-    task = asyncio.create_task(gateway.post(x_simulator="delay_ms=300"))
+    gateway.door.shut()
+    task = asyncio.create_task(gateway.post())
     await gateway.until(lambda: world.open_records() == 1)
     shard = keyspace.shard_of(7)
     member = world.redis.zrange(keyspace.open_requests(shard), 0, 0)[0]
     rid = member.decode().partition("|")[2]
     await gate.recovery._reap_one(shard, "7", rid)
+    gateway.door.open()
 
     await task
     await gateway.until(lambda: len(world.events()) == 2)

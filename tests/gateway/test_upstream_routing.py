@@ -161,8 +161,14 @@ async def test_what_another_worker_learnt_holds_here_within_two_rounds(trio: Tri
 
 async def test_a_cap_on_concurrency_sends_the_rest_elsewhere(trio: Trio) -> None:
     trio.change(11, concurrency=2)
+    simulator = trio.upstreams[11].simulator
+
+    async def answer_when_all_are_there(scope: Any, receive: Any, send: Any) -> None:
+        await trio.gateway.until(lambda: sum(trio.counts().values()) == 40)
+        await simulator(scope, receive, send)
+
     for faulty in trio.upstreams.values():
-        faulty.fail("delay_ms=150")
+        faulty.answer_instead(answer_when_all_are_there)
 
     answers = await trio.ask_many([turn(n) for n in range(40)], at_once=40)
 
@@ -235,13 +241,13 @@ async def test_a_timeout_is_the_end_of_the_line_and_the_slot_is_free_again(trio:
 
 async def test_later_attempts_have_what_the_earlier_ones_left_of_the_time(trio: Trio) -> None:
     for number in NUMBERS:
-        trio.changes[number] = {"answer_timeout_seconds": 1.0}
-        trio.upstreams[number].fail("delay_ms=700; status=503")
+        trio.changes[number] = {"answer_timeout_seconds": 2.0}
+        trio.upstreams[number].fail("delay_ms=1200; status=503")
     trio.publish()
 
-    async with asyncio.timeout(1.6):
-        response = await trio.gateway.post(turn(1))
+    response = await trio.gateway.post(turn(1))
 
+    # The second had 0.8 s: with two of its own it would have been refused, and a third tried.
     assert response.status_code == 504
     assert sum(trio.counts().values()) == 2
 
