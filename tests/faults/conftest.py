@@ -1,8 +1,8 @@
 """One cluster for all tests of faults, and what they wait for."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -32,10 +32,22 @@ class World:
 
     cluster: Cluster
     keys: dict[str, str]
+    connections: list[Connection] = field(default_factory=list)
+
+    def connect(self) -> Connection:
+        """A connection that ends with the test, however the test ends."""
+        connection = Connection(self.cluster.port)
+        self.connections.append(connection)
+        return connection
+
+    def hang_up(self) -> None:
+        """Close every connection that was made."""
+        while self.connections:
+            self.connections.pop().close()
 
     async def ask(self, tenant: str, **changes: Any) -> Seen:
         """A whole answer, over a connection of its own."""
-        connection = Connection(self.cluster.port)
+        connection = self.connect()
         try:
             return await self.ask_over(connection, tenant, **changes)
         finally:
@@ -51,7 +63,7 @@ class World:
 
     async def stream(self, tenant: str, *, tokens: int = 100, pace_ms: int = 100) -> "Running":
         """A stream that has begun: five tokens a chunk, one chunk in `pace_ms`."""
-        connection = Connection(self.cluster.port)
+        connection = self.connect()
         seen = Seen(tenant=tenant, is_stream=True, orders=f"tokens={tokens}; pace_ms={pace_ms}")
         body = {**BODY, "stream": True}
         task = asyncio.create_task(connection.ask(seen, key=self.keys[tenant], body=body))
@@ -145,11 +157,14 @@ def _cluster_of_faults() -> Iterator[World]:
 
 
 @pytest.fixture
-def world(_cluster_of_faults: World) -> Iterator[World]:
+async def world(_cluster_of_faults: World) -> AsyncIterator[World]:
     """The cluster, whole again after each test."""
     yield _cluster_of_faults
+    _cluster_of_faults.hang_up()
     _cluster_of_faults.cluster.wait_until_ready()
-    asyncio.run(until_all_admit(_cluster_of_faults))
+    await until_all_admit(_cluster_of_faults)
+    _cluster_of_faults.hang_up()
+    await asyncio.sleep(0)  # the loop's turn in which sockets are really closed
 
 
 async def until_all_admit(world: World) -> None:
@@ -159,7 +174,7 @@ async def until_all_admit(world: World) -> None:
     try:
         async with asyncio.timeout(WAIT_SECONDS_MAX):
             while lacking:
-                connection = Connection(world.cluster.port)
+                connection = world.connect()
                 last = await world.ask_over(connection, "rich", max_tokens=8)
                 if last.is_answered:
                     lacking.discard(world.cluster.worker_at(connection.local_port))

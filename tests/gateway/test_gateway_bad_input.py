@@ -204,9 +204,17 @@ async def test_guessing_address_is_answered_without_asking_redis(gateway: Any, w
 
     for _ in range(30):
         await gateway.post(x_api_key=hashing.new_key(hashing.API_KEY_PREFIX))
-    before = world.redis.info("commandstats")["cmdstat_get"]["calls"]
-    refused = await gateway.post(x_api_key=hashing.new_key(hashing.API_KEY_PREFIX))
-    after = world.redis.info("commandstats")["cmdstat_get"]["calls"]
+    asked = []
+    for _ in range(3):  # the worker's own rounds ask too, now and then
+        before = gets_of(world)
+        refused = await gateway.post(x_api_key=hashing.new_key(hashing.API_KEY_PREFIX))
+        asked.append(gets_of(world) - before)
 
     assert refused.status_code == 401
-    assert after == before
+    assert min(asked) == 0
+
+
+def gets_of(world: Any) -> int:
+    """How often Redis was asked for a value."""
+    calls: int = world.redis.info("commandstats")["cmdstat_get"]["calls"]
+    return calls
