@@ -22,6 +22,7 @@ KEEP_MAIL_DAYS = "keep_mail_days"
 KEEP_INVITES_DAYS = "keep_invites_days"
 KEEP_EXPORTS_DAYS = "keep_exports_days"
 KEEP_CLOSED_DAYS = "keep_closed_days"
+SUSPEND_OVERDUE_DAYS = "suspend_overdue_days"
 TEXT_LENGTH_MAX = 200
 FOREVER = 0
 
@@ -45,6 +46,8 @@ SETTINGS: Mapping[str, Known] = {
     KEEP_INVITES_DAYS: Known(default=30, minimum=1, maximum=365),
     KEEP_EXPORTS_DAYS: Known(default=7, minimum=1, maximum=30),
     KEEP_CLOSED_DAYS: Known(default=30, minimum=7, maximum=365),
+    # Later than the first reminders, so that nobody is suspended who was not told.
+    SUSPEND_OVERDUE_DAYS: Known(default=0, minimum=10, maximum=365, or_never=True),
 }
 
 
@@ -103,7 +106,7 @@ def _check(name: str, value: Any) -> Any:
     if isinstance(known.default, str):
         return str(value).strip()[:TEXT_LENGTH_MAX]
     number = int(value)
-    if number == FOREVER and known.or_never:
+    if number == 0 and known.or_never:
         return number
     if not known.minimum <= number <= known.maximum:
         raise InvalidInput(

@@ -238,6 +238,8 @@ class Invoice(PublicModel):
 class InvoiceReminder(TimestampedModel):
     """A step of dunning: 0 says that an invoice is there, those after it that it is overdue."""
 
+    SUSPENDED = 4  # the last step: its tenant is served no more
+
     tenant = models.ForeignKey("accounts.Tenant", on_delete=models.PROTECT, related_name="+")
     invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="reminders")
     step = models.PositiveSmallIntegerField()

@@ -11,6 +11,7 @@ from billing.models.ledger import LedgerAccount, LedgerTxn
 from billing.services.invoices import note
 from billing.services.ledger import account_for, credit, debit, post
 from billing.services.posting import publish_wallet
+from billing.services.suspension import lift_suspension
 from turnpike.control.caller import Caller
 from turnpike.control.scope import platform_scope
 from turnpike.kernel.errors import Conflict, InsufficientCredit, InvalidInput
@@ -49,6 +50,8 @@ def pay_invoice(
             row.status, row.settled_at = Status.PAID, at
         row.save(update_fields=["paid_nano", "status", "settled_at"])
         note(row, "invoice.paid", actor=actor, reason=provider)
+        if row.status == Status.PAID:
+            lift_suspension(tenant=row.tenant_id, at=at)
     return row
 
 

@@ -6,13 +6,17 @@ from typing import Any
 
 import pytest
 
-from accounts.models import Mail, WebhookEvent
+from accounts.models import AuditEvent, Mail, WebhookEvent
+from accounts.services.platform_settings import SUSPEND_OVERDUE_DAYS, change_settings
+from accounts.services.tenants import resume_tenant, suspend_tenant
 from accounts.services.webhooks import create_webhook
 from billing.models.invoices import BillingDetails, Invoice, InvoiceReminder
 from billing.models.payments import CreditPlan, Payment
-from billing.services.invoice_payments import pay_invoice
+from billing.services.credit_notes import void_invoice
+from billing.services.invoice_payments import pay_invoice, write_off_invoice
 from billing.services.payments.dunning import dun_invoices
 from billing.services.payments.plans import set_plan
+from billing.services.suspension import suspend_debtor
 from tests.accounts.factories import client_of, make_member
 from tests.billing.invoice_world import (
     ACTOR,
@@ -108,6 +112,122 @@ def test_an_invoice_is_announced_and_reminded_of_step_by_step(shop: Shop, invoic
     assert documents(shop)[0].status == "open"
     page = browser_of(make_operator()).get(f"/operator/invoices/{invoice.public_id}")
     assert [word in page.content.decode() for word in ("Announced", "Reminder 3")] == [True] * 2
+
+
+def suspend_after(days: int) -> None:
+    change_settings(caller=SYSTEM, changes={SUSPEND_OVERDUE_DAYS: days}, reason="test")
+
+
+def status(shop: Shop) -> str:
+    with platform_scope("tests"):
+        shop.tenant.refresh_from_db()
+    return shop.tenant.status
+
+
+def pay(invoice: Invoice) -> None:
+    pay_invoice(
+        invoice=invoice.pk,
+        amount=invoice.open_nano,
+        at=due(invoice, 40),
+        actor=ACTOR,
+        idempotency_key="all",
+    )
+
+
+def test_nobody_is_suspended_unless_an_operator_says_so(shop: Shop, invoice: Invoice) -> None:
+    for days in (15, 400, 500):
+        dun_invoices(at=due(invoice, days))
+
+    assert (status(shop), steps()) == ("active", [3])
+
+
+def test_who_does_not_pay_for_long_is_suspended_once_and_served_again_when_it_pays(
+    shop: Shop, invoice: Invoice
+) -> None:
+    suspend_after(30)
+    dun_invoices(at=due(invoice, 29))
+    assert (status(shop), steps()) == ("active", [3])
+
+    taken = [dun_invoices(at=due(invoice, 30)) for _again in range(2)]
+
+    assert (taken, status(shop), steps()) == ([1, 0], "suspended", [3, 4])
+    assert subjects()[-1].endswith(f"is suspended: invoice {invoice.number} is overdue")
+    page = browser_of(make_operator()).get(f"/operator/invoices/{invoice.public_id}")
+    assert ">Suspended<" in page.content.decode()
+    pay(invoice)
+    assert status(shop) == "active"
+    with platform_scope("tests"):
+        actions = AuditEvent.objects.filter(target=shop.tenant.public_id).order_by("pk")
+        told = [(row.action, row.reason) for row in actions][-2:]
+    assert told == [
+        ("tenant.suspended", f"Invoice {invoice.number} is overdue."),
+        ("tenant.resumed", "The overdue invoice is settled."),
+    ]
+
+
+def test_nobody_is_suspended_who_was_not_reminded_a_day_before(
+    shop: Shop, invoice: Invoice
+) -> None:
+    suspend_after(10)
+
+    dun_invoices(at=due(invoice, 100))
+    dun_invoices(at=due(invoice, 100) + timedelta(hours=23))
+    assert (status(shop), steps()) == ("active", [3])
+
+    dun_invoices(at=due(invoice, 101))
+    assert (status(shop), steps()) == ("suspended", [3, 4])
+
+
+def test_an_operators_word_stands_above_the_suspension(shop: Shop, invoice: Invoice) -> None:
+    suspend_after(10)
+    dun_invoices(at=due(invoice, 11))
+    dun_invoices(at=due(invoice, 12))
+    assert status(shop) == "suspended"
+    with platform_scope("tests"):
+        resume_tenant(caller=SYSTEM, tenant=shop.tenant, reason="They have called.")
+
+    dun_invoices(at=due(invoice, 20))
+    assert status(shop) == "active"
+
+    with platform_scope("tests"):
+        suspend_tenant(caller=SYSTEM, tenant=shop.tenant, reason="Abuse.")
+    pay(invoice)
+    dun_invoices(at=due(invoice, 50))
+    assert status(shop) == "suspended"
+
+
+def test_what_is_not_served_anyway_is_not_suspended(shop: Shop, invoice: Invoice) -> None:
+    suspend_after(10)
+    dun_invoices(at=due(invoice, 11))
+    with platform_scope("tests"):
+        suspend_tenant(caller=SYSTEM, tenant=shop.tenant, reason="Abuse.")
+
+    assert dun_invoices(at=due(invoice, 13)) == 0
+    with platform_scope("tests"):
+        assert suspend_debtor(invoice) is False
+
+
+def test_what_was_written_off_resumes_nobody(shop: Shop, invoice: Invoice) -> None:
+    suspend_after(10)
+    dun_invoices(at=due(invoice, 11))
+    dun_invoices(at=due(invoice, 12))
+
+    write_off_invoice(invoice=invoice.pk, at=due(invoice, 13), actor=ACTOR, reason="Gone.")
+    dun_invoices(at=due(invoice, 14))
+
+    assert status(shop) == "suspended"
+
+
+def test_an_invoice_taken_back_ends_the_suspension(shop: Shop, invoice: Invoice) -> None:
+    suspend_after(10)
+    dun_invoices(at=due(invoice, 11))
+    dun_invoices(at=due(invoice, 12))
+    assert status(shop) == "suspended"
+
+    void_invoice(invoice=invoice.pk, at=due(invoice, 13), actor=ACTOR, reason="Our mistake.")
+    dun_invoices(at=due(invoice, 14))
+
+    assert status(shop) == "active"
 
 
 def test_steps_that_were_missed_are_not_made_up_for(invoice: Invoice) -> None:

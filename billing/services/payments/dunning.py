@@ -1,7 +1,7 @@
 """dun_invoices: says that an invoice is there, reminds of it, and charges the card that pays it.
 
 Each step of an invoice is taken once, however often the job runs; a step that was missed is not
-made up for. Nothing is stopped by itself: whoever does not pay is suspended by a person.
+made up for. The last one suspends its tenant, where an operator has set after how many days.
 """
 
 import logging
@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from django.db.models import Max, Q
 from django.utils.translation import gettext as _
 
+from accounts.models import TenantStatus
 from accounts.services.webhook_events import INVOICE_OVERDUE, emit_event
 from billing.locks import lock_invoice, lock_wallet
 from billing.models.invoices import Invoice, InvoiceReminder
@@ -19,6 +20,7 @@ from billing.services.payments.letters import Words, mail_about_money
 from billing.services.payments.orders import find_card, order_of
 from billing.services.payments.provider import Declined
 from billing.services.payments.registry import STRIPE, has_stripe, provider_named
+from billing.services.suspension import lift_suspension, overdue_since, suspend_debtor
 from turnpike.control import formats
 from turnpike.control.scope import platform_scope
 from turnpike.kernel.errors import Unavailable
@@ -28,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 # Days after the date by which an invoice is due; before the first of them it is only announced.
 STEPS_DAYS = (1, 7, 14)
-ISSUED, LAST = 0, len(STEPS_DAYS)
+ISSUED, LAST, SUSPENDED = 0, len(STEPS_DAYS), InvoiceReminder.SUSPENDED
 AT_ONCE_MAX = 500
 Status = Payment.Status
 
@@ -36,17 +38,19 @@ Status = Payment.Status
 def dun_invoices(*, at: datetime) -> int:
     """Take the steps that are due and charge what they ordered; how many steps were taken."""
     with platform_scope("billing.dun_invoices"):
-        due = list(_due(at))
+        due: list[tuple[int, int | None]] = [(number, None) for number in _due(at)]
+        due += [(number, SUSPENDED) for number in _due_to_suspend(at)]
     taken = 0
-    for number in due:
+    for number, step in due:
         try:
-            taken += _take_step(number, at)
+            taken += _take_step(number, at, step)
         except Exception:
             # One invoice's trouble is not the others': it is tried again by the next run.
             logger.exception("invoice.not_dunned", extra={"invoice": number})
     if has_stripe():
         for payment in _ordered():
             _charge(payment, at)
+    _lift_suspensions(at)
     return taken
 
 
@@ -66,17 +70,42 @@ def _due(at: datetime) -> list[int]:
     return list(rows.filter(wanted).order_by("pk").values_list("pk", flat=True)[:AT_ONCE_MAX])
 
 
-def _take_step(number: int, at: datetime) -> bool:
+def _due_to_suspend(at: datetime) -> list[int]:
+    """Open invoices that are overdue for too long, a day after somebody was reminded of them."""
+    since = overdue_since(at)
+    if since is None:
+        return []
+    rows = Invoice.objects.filter(kind=Invoice.Kind.INVOICE, status=Invoice.Status.OPEN)
+    rows = rows.filter(due_at__lte=since, tenant__status=TenantStatus.ACTIVE)
+    rows = rows.annotate(taken=Max("reminders__step"), told_at=Max("reminders__created_at"))
+    rows = rows.filter(taken__gt=ISSUED, taken__lt=SUSPENDED, told_at__lte=at - timedelta(days=1))
+    return list(rows.order_by("pk").values_list("pk", flat=True)[:AT_ONCE_MAX])
+
+
+def _lift_suspensions(at: datetime) -> None:
+    """Who was suspended for an invoice that is no more, credited say, is served again."""
+    with platform_scope("billing.suspended_debtors"):
+        rows = InvoiceReminder.objects.filter(step=SUSPENDED, tenant__status=TenantStatus.SUSPENDED)
+        found = set(rows.values_list("tenant_id", flat=True))
+    for tenant in sorted(found):
+        with platform_scope("billing.lift_suspension"):
+            lift_suspension(tenant=tenant, at=at)
+
+
+def _take_step(number: int, at: datetime, step: int | None = None) -> bool:
     with platform_scope("billing.take_step"):
         lock_wallet(tenant=Invoice.objects.values_list("tenant_id", flat=True).get(pk=number))
         invoice = lock_invoice(invoice=number)
         if invoice.status != Invoice.Status.OPEN or invoice.open_nano <= 0:
             return False
-        step = step_at(invoice, at)
-        _row, is_new = InvoiceReminder.objects.get_or_create(
+        step = step_at(invoice, at) if step is None else step
+        row, is_new = InvoiceReminder.objects.get_or_create(
             tenant_id=invoice.tenant_id, invoice=invoice, step=step, defaults={"created_at": at}
         )
         if not is_new:
+            return False
+        if step == SUSPENDED and not suspend_debtor(invoice):
+            row.delete()
             return False
         card = _order(invoice, step, at)
         mail_about_money(
@@ -177,9 +206,15 @@ def _words(invoice: Invoice, step: int, card: str) -> Words:
     elif step < LAST:
         subject = _("Invoice %(number)s of %(name)s is overdue")
         asked = _("%(amount)s was due on %(day)s and has not arrived.")
-    else:
+    elif step == LAST:
         subject = _("Last reminder: invoice %(number)s of %(name)s")
         asked = _("%(amount)s was due on %(day)s. Without payment, access may be ended.")
+    else:
+        subject = _("%(name)s is suspended: invoice %(number)s is overdue")
+        asked = _(
+            "%(amount)s was due on %(day)s. Requests are refused until it has arrived, "
+            "and are served again by themselves then."
+        )
     if card:
         how = _("The card %(card)s is charged now; there is nothing to do.")
     else:

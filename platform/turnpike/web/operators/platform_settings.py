@@ -20,6 +20,7 @@ from accounts.services.platform_settings import (
     SECOND_FACTOR_REQUIRED,
     SETTINGS,
     SUPPORT_CONTACT,
+    SUSPEND_OVERDUE_DAYS,
     change_settings,
     read_settings,
 )
@@ -41,6 +42,10 @@ class SettingsForm(ReasonForm):
         required=False,
         help_text=gettext_lazy("An address or a link; shown on the status page."),
     )
+    suspend_overdue_days = forms.IntegerField(
+        label=gettext_lazy("Suspend whose invoice is overdue for so long"),
+        help_text=gettext_lazy("Days; 0 suspends nobody. Payment resumes by itself."),
+    )
     keep_events_days = forms.IntegerField(
         label=gettext_lazy("Requests, one by one"), help_text=_FOREVER
     )
@@ -56,7 +61,7 @@ class SettingsForm(ReasonForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name in DAYS:
+        for name in (SUSPEND_OVERDUE_DAYS, *DAYS):
             known, field = SETTINGS[name], self.fields[name]
             field.widget.attrs["min"] = 0 if known.or_never else known.minimum
             field.widget.attrs["max"] = known.maximum
@@ -88,7 +93,7 @@ class SettingsPage(OperatorPage):
         form = SettingsForm(request.POST)
         if not form.is_valid():
             return self._show(form, status=400)
-        names = (SECOND_FACTOR_REQUIRED, SUPPORT_CONTACT, *DAYS)
+        names = (SECOND_FACTOR_REQUIRED, SUPPORT_CONTACT, SUSPEND_OVERDUE_DAYS, *DAYS)
         try:
             changed = change_settings(
                 caller=self.caller,
