@@ -9,9 +9,11 @@ from django.test import Client
 from django.urls import URLPattern
 
 from accounts.models import Role
+from accounts.services.tenants import suspend_tenant
 from tests.accounts.factories import make_invite, make_user, make_webhook
 from tests.billing.export_world import joined
 from tests.console.console_world import World, client_for, key_form, make_document, make_world
+from turnpike.control.caller import SYSTEM
 from turnpike.control.scope import platform_scope
 from turnpike.web.console_urls import console
 
@@ -256,6 +258,18 @@ def test_who_belongs_nowhere_is_told_so(db: None) -> None:
     client.force_login(make_user(), backend="django.contrib.auth.backends.ModelBackend")
 
     assert client.get("/console/").status_code == 403
+
+
+def test_who_is_suspended_is_told_so_on_every_page(world: World) -> None:
+    owner, words = client_for(world.members[Role.OWNER]), "This organization is suspended"
+    assert words not in owner.get("/console/").content.decode()
+    with platform_scope("tests"):
+        suspend_tenant(caller=SYSTEM, tenant=world.shop.tenant, reason="They know why.")
+
+    pages = [owner.get(path).content.decode() for path in ("/console/", "/console/billing")]
+
+    assert [words in page for page in pages] == [True, True]
+    assert [page for page in pages if "They know why." in page] == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
