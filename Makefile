@@ -23,7 +23,7 @@ up: $(VENV)/ready ## Run Turnpike on this machine, servers included
 	@$(BIN)/python manage.py up $(ARGS)
 
 test: $(VENV)/ready-dev ## Run every test; T=path narrows them
-	$(BIN)/python -m pytest -n 2 -m "not alone" --durations=20 $(T)
+	$(BIN)/python -m pytest -n auto -m "not alone" --durations=20 $(T)
 
 test-pages: $(VENV)/ready-dev ## Every page in every theme, width and language, in a real browser
 	$(BIN)/python -m pytest tests/pages -n 2 --timeout=480 $(ARGS)

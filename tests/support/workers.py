@@ -5,6 +5,7 @@ that would be a quarter of what collecting the tests costs, and a part of what e
 """
 
 import gc
+import os
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ PLATFORM_FOLDERS = ("tests/e2e/", "tests/sdk/", "tests/clients/", "tests/browser
 LONG_FOLDERS = ("tests/storm/", "tests/faults/")
 # Tests in here share what takes long to make, once for the worker that has them.
 SHARING_FILES = ("tests/test_layout.py", "tests/accounts/test_accounts_matrix.py")
+# Each worker has databases and servers of its own; beyond this they gain little.
+WORKERS_MIN, WORKERS_MAX = 2, 4
 
 
 class PlatformScheduling(LoadScopeScheduling):  # type: ignore[misc]  # the same
@@ -28,6 +31,13 @@ class PlatformScheduling(LoadScopeScheduling):  # type: ignore[misc]  # the same
             return "platform"
         file, _, _ = nodeid.partition("::")
         return file if file in SHARING_FILES else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker for each core, within bounds: much of a test is waiting for other processes."""
+    cores = len(os.sched_getaffinity(0))
+    return min(max(cores, WORKERS_MIN), WORKERS_MAX)
 
 
 @pytest.hookimpl(optionalhook=True)
