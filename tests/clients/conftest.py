@@ -95,7 +95,9 @@ def _make_python(name: str) -> Path:
         uv = str(Path(sys.executable).with_name("uv"))
         _install([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)])
         packages = PYTHON_PACKAGES[name]
-        _install([uv, "pip", "install", "--quiet", "--python", str(interpreter), *packages])
+        # The machine's own authorities, as pip has them: a proxy may stand before the index.
+        command = [uv, "pip", "install", "--quiet", "--system-certs", "--python", str(interpreter)]
+        _install([*command, *packages])
         (folder / "ready").touch()
     return interpreter
 
