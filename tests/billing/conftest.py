@@ -56,7 +56,7 @@ def simulator_url() -> Iterator[str]:
     command = [sys.executable, "-m", "simulator", "--port", str(port)]
     environment = {**os.environ, "SIMULATOR_PACE_MS": "0"}
     with subprocess.Popen(command, env=environment) as child:
-        assert process.wait_until(lambda: _answers(port, "/livez"), seconds_max=20)
+        assert process.wait_until(lambda: _answers(port, "/livez"), seconds_max=60)
         yield f"http://127.0.0.1:{port}"
         child.terminate()
 
@@ -95,11 +95,11 @@ def data_plane(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setenv("DATA_PLANE_URL", f"http://127.0.0.1:{port}")
     env.cache_clear()
     with subprocess.Popen(command, env=environment) as child:
-        assert process.wait_until(lambda: _answers(port, "/readyz"), seconds_max=20)
+        assert process.wait_until(lambda: _answers(port, "/readyz"), seconds_max=60)
         yield f"http://127.0.0.1:{port}"
         # Killed, it would leave a worker behind, which goes on sending what its journal has.
         child.terminate()
-        child.wait(20)
+        child.wait(60)
     monkeypatch.undo()
     env.cache_clear()
 

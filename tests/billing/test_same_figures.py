@@ -92,7 +92,7 @@ def sent(
     shards = {keyspace.shard_of(one.tenant) for one in (program, other)}
     assert process.wait_until(
         lambda: not any(redis_client.zcard(keyspace.open_requests(shard)) for shard in shards),
-        seconds_max=20,
+        seconds_max=60,
     )
     with django_capture_on_commit_callbacks(execute=True):
         assert ingest(redis_client) > REQUESTS
@@ -118,7 +118,7 @@ def _wait_for_upstream(data_plane: str, other: Program) -> int:
         return answers[-1].is_success
 
     with httpx.Client(base_url=data_plane, headers={"x-api-key": other.secret, **VERSION}) as app:
-        assert process.wait_until(is_served, seconds_max=30)
+        assert process.wait_until(is_served, seconds_max=60)
     usage = answers[-1].json()["usage"]
     return int(usage["input_tokens"] + usage["output_tokens"])
 

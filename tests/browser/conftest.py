@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    expect,
+    sync_playwright,
+)
 
 from tests.support.running import Platform
 from tests.support.servers import ROOT
@@ -37,7 +44,8 @@ WIDER = """document.documentElement.scrollWidth <= window.innerWidth ? [] :
 SCREENSHOTS = ROOT / "var" / "screenshots"
 WIDE, NARROW = 1360, 390
 HEIGHT = 860
-TIMEOUT_MS = 10_000
+TIMEOUT_MS = 30_000
+expect.set_options(timeout=TIMEOUT_MS)
 
 
 def find_chromium() -> str | None:

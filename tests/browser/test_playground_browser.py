@@ -25,7 +25,7 @@ def say(page: Page, text: str) -> None:
 def request_id_of(page: Page) -> str:
     """The id of the newest run, once it has a receipt."""
     link = page.locator(".turn").last.locator(".runfacts a")
-    expect(link).to_be_visible(timeout=20_000)
+    expect(link).to_be_visible(timeout=30_000)
     return link.inner_text()
 
 
@@ -38,7 +38,7 @@ def test_a_run_streams_and_is_charged_once(owner: Visitor, platform: Platform) -
     # Text is there while the answer is still being written.
     page.wait_for_function(FIRST_PARTS)
     partial = page.locator(".turn .prose").inner_text()
-    expect(page.locator(".turn").last).not_to_have_attribute("aria-busy", "true", timeout=20_000)
+    expect(page.locator(".turn").last).not_to_have_attribute("aria-busy", "true", timeout=30_000)
     whole = page.locator(".turn .prose").inner_text()
     request_id = request_id_of(page)
     facts = page.locator(".runfacts").inner_text()

@@ -209,7 +209,7 @@ def _is_ready(base_url: str) -> bool:
         return False
 
 
-def _wait(condition: Callable[[], bool], *, seconds_max: float = 30) -> bool:
+def _wait(condition: Callable[[], bool], *, seconds_max: float = 60) -> bool:
     deadline = time.monotonic() + seconds_max
     while not condition():
         if time.monotonic() > deadline:

@@ -288,7 +288,7 @@ class Gateway:
             self.door.open()
         return await asyncio.gather(*running)
 
-    async def until(self, condition: Any, *, seconds: float = 5.0) -> None:
+    async def until(self, condition: Any, *, seconds: float = 30.0) -> None:
         """Wait until something is so; fails after some seconds."""
         async with asyncio.timeout(seconds):
             while not condition():  # noqa: ASYNC110 - what is waited for happens in Redis

@@ -69,7 +69,7 @@ def test_a_leftover_process_is_ended_and_a_stranger_with_its_number_is_not(tmp_p
 
         assert state.end_leftovers() == ["old"]
 
-        assert leftover.wait(10) == -signal.SIGTERM
+        assert leftover.wait(30) == -signal.SIGTERM
         assert process.started_at_ticks(stranger.pid) is not None
         assert list(tmp_path.glob("*.pid")) == []
     finally:

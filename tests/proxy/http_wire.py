@@ -41,7 +41,7 @@ class Wire:
 
     async def rest(self) -> bytes:
         """Everything until the server closes."""
-        return await asyncio.wait_for(self.reader.read(), 5)
+        return await asyncio.wait_for(self.reader.read(), 30)
 
 
 @contextlib.asynccontextmanager
@@ -78,7 +78,7 @@ async def _close(writer: asyncio.StreamWriter, state: ServerState) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until something is so; fails after some seconds."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in the loop's turns
             await asyncio.sleep(0)
 

@@ -146,17 +146,17 @@ class ThreadedServer:
         self.ready = threading.Event()
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self.thread.start()
-        assert self.ready.wait(5)
+        assert self.ready.wait(30)
 
     async def _serve(self) -> None:
         async def script(peer: Peer) -> None:
             await peer.request()
             self.is_asked.set()
             if not self.is_prompt:
-                await asyncio.to_thread(self.may_close.wait, 5)
+                await asyncio.to_thread(self.may_close.wait, 30)
             await peer.write(OK)
             if peer.number == 1:
-                await asyncio.to_thread(self.may_close.wait, 5)
+                await asyncio.to_thread(self.may_close.wait, 30)
                 peer.writer.close()
                 await peer.writer.wait_closed()
                 self.has_closed.set()
@@ -167,7 +167,7 @@ class ThreadedServer:
         async with raw_server(script) as server:
             self.address = (server.target.host, server.target.port)
             self.ready.set()
-            await asyncio.to_thread(self.is_done.wait, 5)
+            await asyncio.to_thread(self.is_done.wait, 30)
 
 
 async def test_a_close_that_the_loop_has_not_seen_is_seen_before_use(
@@ -180,12 +180,12 @@ async def test_a_close_that_the_loop_has_not_seen_is_seen_before_use(
     await asyncio.sleep(0.12)
 
     server.may_close.set()
-    server.has_closed.wait(5)  # the loop must not turn here
+    server.has_closed.wait(30)  # the loop must not turn here
     answer = await ask(upstream_client, target)
 
     assert answer == (200, b"ok", False)
     await upstream_client.close()
-    await asyncio.to_thread(server.thread.join, 5)
+    await asyncio.to_thread(server.thread.join, 30)
 
 
 async def test_after_a_standstill_no_connection_is_trusted_for_its_fresh_answer(
@@ -201,13 +201,13 @@ async def test_after_a_standstill_no_connection_is_trusted_for_its_fresh_answer(
     asking = asyncio.ensure_future(ask_twice())
     await until(server.is_asked.is_set)
     server.may_close.set()
-    server.has_closed.wait(5)  # the loop must not turn here, nor until the time of trust is over
+    server.has_closed.wait(30)  # the loop must not turn here, nor until the time of trust is over
     time.sleep(0.12)  # noqa: ASYNC251
     answers = await asking
 
     assert answers == [(200, b"ok", False), (200, b"ok", False)]
     await upstream_client.close()
-    await asyncio.to_thread(server.thread.join, 5)
+    await asyncio.to_thread(server.thread.join, 30)
 
 
 async def test_connections_are_bounded_for_each_target() -> None:
@@ -354,7 +354,7 @@ async def test_closing_an_unfinished_answer_closes_its_connection(
     async with raw_server(script) as server:
         response = await post(upstream_client, server.target)
         response.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await closed.wait()
 
 

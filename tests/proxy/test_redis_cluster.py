@@ -275,6 +275,6 @@ def test_a_redirection_is_read(text: str, told: Redirection | None) -> None:
 
 
 async def until_true(condition: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in other processes
             await asyncio.sleep(0.01)

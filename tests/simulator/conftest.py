@@ -18,7 +18,7 @@ from tests.support.plain_http import NO_AUTHORITIES
 Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
 HEADERS = {"anthropic-version": "2023-06-01", "x-api-key": "any"}
-START_SECONDS_MAX = 10.0
+START_SECONDS_MAX = 30.0
 
 
 def free_port() -> int:

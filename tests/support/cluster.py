@@ -249,7 +249,7 @@ class Cluster:
     def rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
         """Rows of a query that sees all tenants."""
         url = self._postgres.url(postgres.SUPERUSER)
-        with psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:
+        with psycopg.connect(url, autocommit=True, connect_timeout=20) as connection:
             return connection.execute(query, arguments).fetchall()
 
     def billed(self) -> list[dict[str, Any]]:

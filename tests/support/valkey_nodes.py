@@ -83,7 +83,7 @@ class Node:
 
     def ask(self, *command: Any) -> Any:
         """What it answers to a command of one's own."""
-        with redis.Redis(host=HOST, port=self.port, socket_timeout=5) as client:
+        with redis.Redis(host=HOST, port=self.port, socket_timeout=20) as client:
             return client.execute_command(*command)
 
     def kill(self) -> None:
