@@ -43,8 +43,8 @@ class SettingsForm(ReasonForm):
         help_text=gettext_lazy("An address or a link; shown on the status page."),
     )
     suspend_overdue_days = forms.IntegerField(
-        label=gettext_lazy("Suspend whose invoice is overdue for so long"),
-        help_text=gettext_lazy("Days; 0 suspends nobody. Payment resumes by itself."),
+        label=gettext_lazy("Suspend tenants with an invoice overdue for so many days"),
+        help_text=gettext_lazy("10 or more; 0 suspends nobody. Their payment resumes them."),
     )
     keep_events_days = forms.IntegerField(
         label=gettext_lazy("Requests, one by one"), help_text=_FOREVER
