@@ -23,6 +23,7 @@ class Seen:
     tenant: str
     is_stream: bool
     orders: str = ""
+    idle_since_us: int = 0  # when its connection was made, or last served
     started_at_us: int = 0
     head_at_us: int = 0
     ended_at_us: int = 0
@@ -52,6 +53,7 @@ class Connection:
         self._port = port
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._used_at_us = 0
 
     async def ask(
         self,
@@ -71,7 +73,7 @@ class Connection:
             seen.broke = f"{type(error).__name__}: {error}"
             self.close()
         finally:
-            seen.ended_at_us = clock.now_us()
+            seen.ended_at_us = self._used_at_us = clock.now_us()
         return seen
 
     @property
@@ -92,9 +94,11 @@ class Connection:
     ) -> None:
         if self._reader is None or self._reader.at_eof():
             self.close()
+            self._used_at_us = clock.now_us()
+        seen.idle_since_us = self._used_at_us
+        if self._reader is None or self._writer is None:
             self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._reader, self._writer
-        assert writer is not None
         writer.write(_request_bytes(self._port, key=key, body=body, orders=seen.orders))
         await writer.drain()
         headers = await _read_head(reader, seen)

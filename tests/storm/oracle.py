@@ -31,8 +31,8 @@ PRICED = {
 INPUTS = tuple(name for name in PRICED.values() if name != "output_tokens")
 REPORTED, OBSERVED, ESTIMATED = 3, 2, 1
 
-# How long before a request its connection may have died without anybody noticing.
-IDLE_US = 1_000_000
+# Between the note that a worker is killed and its death.
+KILLING_US = 1_000_000
 # What was ordered of the upstream, or is in a tenant's name, by the status that it explains.
 EARNED = {
     400: ("status=400",),
@@ -254,7 +254,7 @@ def _check_manners(seen: Seen, killed_at_us: Iterable[int], verdict: Verdict) ->
     """What clients may see of a storm: nothing but refusals that were earned, and dead workers."""
     if seen.broke:
         # A worker that died before it answered has a connection to lose, idle or not.
-        since = seen.started_at_us - (0 if seen.status else IDLE_US)
+        since = seen.started_at_us if seen.status else seen.idle_since_us - KILLING_US
         if not any(since <= at <= seen.ended_at_us for at in killed_at_us):
             verdict.blame(seen.request_id, f"broken, and no worker was killed: {seen}")
     elif seen.status not in (200, 529) and not any(

@@ -110,6 +110,16 @@ def test_unknown_is_excused_by_nothing_but_a_killed_worker() -> None:
     )
 
 
+def test_a_connection_may_break_unnoticed_only_while_a_worker_that_died_had_it() -> None:
+    asked_us = KILLED_AT_US + 5_000_000
+    lost = replace(BROKEN, status=0, request_id="", started_at_us=asked_us, ended_at_us=asked_us)
+
+    assert problems(None, None, replace(lost, idle_since_us=KILLED_AT_US - 1), kills=1) == []
+    assert "no worker was killed" in str(
+        problems(None, None, replace(lost, idle_since_us=KILLED_AT_US + 2_000_000), kills=1)
+    )
+
+
 def test_what_was_billed_twice_is_named() -> None:
     verdict = compare(
         charged=[EVENT], billed=[ROW, ROW], unknown=(), seen=[ANSWER], killed_at_us=[]
