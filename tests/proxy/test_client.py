@@ -1,9 +1,11 @@
 """The upstream client over real sockets: reuse, bounds, time, and peers that misbehave."""
 
 import asyncio
+import contextlib
 import hashlib
 import threading
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -16,6 +18,8 @@ from proxy.upstreams.client import (
     UpstreamClient,
 )
 from tests.proxy.raw_server import OK, STREAM, Peer, RawServer, Script, ask, post, raw_server, until
+
+TRUSTED_SECONDS = 0.1
 
 
 def answering(*answers: bytes) -> Script:
@@ -170,44 +174,45 @@ class ThreadedServer:
             await asyncio.to_thread(self.is_done.wait, 30)
 
 
+@contextlib.asynccontextmanager
+async def closing_unseen(
+    upstream_client: UpstreamClient, monkeypatch: pytest.MonkeyPatch, *, is_prompt: bool
+) -> AsyncIterator[tuple[ThreadedServer, Target]]:
+    """The server, while connections are trusted for no longer than TRUSTED_SECONDS here."""
+    monkeypatch.setattr(client, "TRUSTED_SECONDS", TRUSTED_SECONDS)
+    server = ThreadedServer(is_prompt=is_prompt)
+    yield server, Target(*server.address, False, b"x")
+    await upstream_client.close()
+    await asyncio.to_thread(server.thread.join, 30)
+
+
 async def test_a_close_that_the_loop_has_not_seen_is_seen_before_use(
     upstream_client: UpstreamClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "TRUSTED_SECONDS", 0.1)
-    server = ThreadedServer(is_prompt=True)
-    target = Target(*server.address, False, b"x")
-    await ask(upstream_client, target)
-    await asyncio.sleep(0.12)
+    async with closing_unseen(upstream_client, monkeypatch, is_prompt=True) as (server, target):
+        await ask(upstream_client, target)
+        await asyncio.sleep(1.2 * TRUSTED_SECONDS)
+        server.may_close.set()
+        server.has_closed.wait(30)  # the loop must not turn here
 
-    server.may_close.set()
-    server.has_closed.wait(30)  # the loop must not turn here
-    answer = await ask(upstream_client, target)
-
-    assert answer == (200, b"ok", False)
-    await upstream_client.close()
-    await asyncio.to_thread(server.thread.join, 30)
+        assert await ask(upstream_client, target) == (200, b"ok", False)
 
 
 async def test_after_a_standstill_no_connection_is_trusted_for_its_fresh_answer(
     upstream_client: UpstreamClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "TRUSTED_SECONDS", 0.1)
-    server = ThreadedServer(is_prompt=False)
-    target = Target(*server.address, False, b"x")
+    async with closing_unseen(upstream_client, monkeypatch, is_prompt=False) as (server, target):
 
-    async def ask_twice() -> list[tuple[int, bytes, bool]]:
-        return [await ask(upstream_client, target) for _ in range(2)]
+        async def ask_twice() -> list[tuple[int, bytes, bool]]:
+            return [await ask(upstream_client, target) for _ in range(2)]
 
-    asking = asyncio.ensure_future(ask_twice())
-    await until(server.is_asked.is_set)
-    server.may_close.set()
-    server.has_closed.wait(30)  # the loop must not turn here, nor until the time of trust is over
-    time.sleep(0.12)  # noqa: ASYNC251
-    answers = await asking
+        asking = asyncio.ensure_future(ask_twice())
+        await until(server.is_asked.is_set)
+        server.may_close.set()
+        server.has_closed.wait(30)  # the loop must not turn here, nor while it is still trusted
+        time.sleep(1.2 * TRUSTED_SECONDS)  # noqa: ASYNC251
 
-    assert answers == [(200, b"ok", False), (200, b"ok", False)]
-    await upstream_client.close()
-    await asyncio.to_thread(server.thread.join, 30)
+        assert await asking == [(200, b"ok", False), (200, b"ok", False)]
 
 
 async def test_connections_are_bounded_for_each_target() -> None:
