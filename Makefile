@@ -1,9 +1,9 @@
-# What this project can do. `make up` and `make test` set up everything they need.
+# What this project can do. `make up` and `make test` set up everything they need; PYTHON=… names the
+# Python to do it with, when .venv is made.
 .DEFAULT_GOAL := help
 SHELL := bash -eu -o pipefail
 .DELETE_ON_ERROR:
 
-PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := manage.py platform accounts billing proxy tests bench
@@ -78,7 +78,7 @@ clean: ## Remove what was built; var/ with its data stays
 # Installed wheels only, each with its hash; a change of a lock installs anew.
 $(VENV)/ready: requirements.txt requirements-embedded.txt
 	rm -rf $(VENV)/ready $(VENV)/ready-dev
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || { python="$${PYTHON:-$$(python3 -I platform/turnpike/embedded/choose_python.py)}" && $$python -m venv $(VENV); }
 	$(BIN)/pip install --quiet --require-hashes --only-binary :all: -r requirements.txt -r requirements-embedded.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@

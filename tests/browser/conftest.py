@@ -49,8 +49,8 @@ expect.set_options(timeout=TIMEOUT_MS)
 
 
 def find_chromium() -> str | None:
-    """`$CHROMIUM`, or one on PATH."""
-    names = ("chromium", "chromium-browser", "google-chrome")
+    """`$CHROMIUM`, or one on PATH: its headless shell first, which takes half the time."""
+    names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
     found = (path for name in names if (path := shutil.which(name)))
     return os.environ.get("CHROMIUM") or next(found, None)
 
