@@ -15,22 +15,22 @@ from xdist.scheduler.loadscope import (  # type: ignore[import-untyped]  # it sh
 
 # Tests in here use the one running platform, so one worker has them all and starts it once.
 PLATFORM_FOLDERS = ("tests/e2e/", "tests/sdk/", "tests/clients/", "tests/browser/")
-# These wait for other processes: begun early, they overlap with the many short ones.
-LONG_FOLDERS = ("tests/storm/", "tests/faults/")
+# What waits for other processes: begun early, it overlaps with the many short ones, and the longest
+# is not what all others have been waiting for in the end.
+FIRST_FOLDERS = (*PLATFORM_FOLDERS, "tests/storm/", "tests/faults/")
 # Tests in here share what takes long to make, once for the worker that has them.
-SHARING_FILES = ("tests/test_layout.py", "tests/accounts/test_accounts_matrix.py")
+SHARING = ("tests/faults/", "tests/test_layout.py", "tests/accounts/test_accounts_matrix.py")
 # Each worker has databases and servers of its own; beyond this they gain little.
 WORKERS_MIN, WORKERS_MAX = 2, 4
 
 
 class PlatformScheduling(LoadScopeScheduling):  # type: ignore[misc]  # the same
-    """Hands out tests one by one, but what shares the platform, or a file's rows, as a whole."""
+    """Hands out tests one by one, but what shares the platform, servers or rows, as a whole."""
 
     def _split_scope(self, nodeid: str) -> str:
         if nodeid.startswith(PLATFORM_FOLDERS):
             return "platform"
-        file, _, _ = nodeid.partition("::")
-        return file if file in SHARING_FILES else nodeid
+        return next((shared for shared in SHARING if nodeid.startswith(shared)), nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -47,8 +47,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> PlatformSche
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the long ones first; the rest stays as it was collected."""
-    items.sort(key=lambda item: not item.nodeid.startswith(LONG_FOLDERS))
+    """Put the long ones first, in that order; the rest stays as it was collected."""
+    items.sort(key=lambda item: _rank_of(item.nodeid))
+
+
+def _rank_of(nodeid: str) -> int:
+    ranks = (at for at, folder in enumerate(FIRST_FOLDERS) if nodeid.startswith(folder))
+    return next(ranks, len(FIRST_FOLDERS))
 
 
 @pytest.hookimpl(tryfirst=True)
