@@ -16,7 +16,7 @@ from xdist.scheduler.loadscope import (  # type: ignore[import-untyped]  # it sh
 # Tests in here use the one running platform, so one worker has them all and starts it once.
 PLATFORM_FOLDERS = ("tests/e2e/", "tests/sdk/", "tests/clients/", "tests/browser/")
 # What waits for other processes: begun early, it overlaps with the many short ones, and the longest
-# is not what all others have been waiting for in the end.
+# is not what is left in the end.
 FIRST_FOLDERS = (*PLATFORM_FOLDERS, "tests/storm/", "tests/faults/")
 # Tests in here share what takes long to make, once for the worker that has them.
 SHARING = ("tests/faults/", "tests/test_layout.py", "tests/accounts/test_accounts_matrix.py")
@@ -33,7 +33,7 @@ class PlatformScheduling(LoadScopeScheduling):  # type: ignore[misc]  # the same
         return next((shared for shared in SHARING if nodeid.startswith(shared)), nodeid)
 
 
-@pytest.hookimpl(optionalhook=True)
+@pytest.hookimpl(optionalhook=True, tryfirst=True)  # xdist has an answer of its own
 def pytest_xdist_auto_num_workers() -> int:
     """One worker more than cores, within bounds: a fifth of a test is waiting for something."""
     cores = len(os.sched_getaffinity(0))
