@@ -32,18 +32,23 @@ COUNT = LuaScript("return redis.call('INCRBY', KEYS[1], ARGV[1])")
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[ValkeyNodes]:
-    """Two primaries without replicas."""
+def _running() -> Iterator[ValkeyNodes]:
     with running_nodes(primaries=2, has_replicas=False) as nodes:
         yield nodes
 
 
 @pytest.fixture
-async def link(nodes: ValkeyNodes) -> AsyncIterator[RedisCluster]:
-    """A link to the two, which have no data."""
-    for node in nodes.nodes:
+def nodes(_running: ValkeyNodes) -> ValkeyNodes:
+    """Two primaries without replicas, and without data."""
+    for node in _running.nodes:
         node.ask("FLUSHALL")
         node.ask("SCRIPT", "FLUSH")
+    return _running
+
+
+@pytest.fixture
+async def link(nodes: ValkeyNodes) -> AsyncIterator[RedisCluster]:
+    """A link to the two."""
     one = RedisCluster(parse_cluster_url(nodes.url), timeout_seconds=5)
     await one.start()
     yield one
