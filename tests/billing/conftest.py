@@ -19,7 +19,7 @@ from tests.billing.catalog_file import EditCatalog
 from tests.billing.stripe_world import StripeServer, set_up_stripe
 from tests.support.flush import allow_flush
 from tests.support.plain_http import NO_AUTHORITIES
-from tests.support.running import free_port
+from tests.support.ports import free_port
 from turnpike.embedded import process
 from turnpike.env import env
 

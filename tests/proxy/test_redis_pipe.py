@@ -5,7 +5,6 @@ import hashlib
 import os
 import random
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -20,6 +19,7 @@ import redis
 from proxy.prepared_call import PreparedCall
 from proxy.redis_pipe import RedisAddress, RedisAway, RedisPipe, RedisReplyError
 from tests.proxy.raw_server import until
+from tests.support.ports import free_port
 from turnpike.embedded.engines import find_valkey
 
 ECHO_SOURCE = "return {KEYS[1], ARGV[1]}"
@@ -50,9 +50,7 @@ class PrivateServer:
         self.process: subprocess.Popen[bytes] | None = None
         self.path = folder / "v.sock"
         self.url = f"unix://{self.path}?db=3"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
 
     def start(self, *options: str) -> None:
         """Start it and wait until it answers."""

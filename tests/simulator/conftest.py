@@ -14,18 +14,12 @@ import httpx
 import pytest
 
 from tests.support.plain_http import NO_AUTHORITIES
+from tests.support.ports import free_port
 
 Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
 HEADERS = {"anthropic-version": "2023-06-01", "x-api-key": "any"}
 START_SECONDS_MAX = 30.0
-
-
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,9 @@ from typing import Any
 import psycopg
 import redis
 
+from tests.support.ports import free_port
 from tests.support.redis_clients import connect
-from tests.support.running import free_port, read_last_json, state_directory
+from tests.support.running import read_last_json, state_directory
 from tests.support.servers import FIXED, FOREIGN, PASSWORD, ROOT
 from tests.support.valkey_data import cut_log, wipe
 from turnpike.embedded import engines, postgres, process, valkey

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.ports import free_port
 from tests.support.servers import ROOT
 
 READY_SECONDS_MAX = 90
@@ -75,14 +75,6 @@ def read_last_json(text: str) -> dict[str, Any]:
     """The object on the last line."""
     found: dict[str, Any] = json.loads(text.strip().splitlines()[-1])
     return found
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from typing import Any
 import redis
 
 from tests.support import valkey_data
-from tests.support.running import free_port, state_directory
+from tests.support.ports import free_port
+from tests.support.running import state_directory
 from turnpike.embedded import engines, process, valkey
 from turnpike.embedded.places import find_places
 from turnpike.kernel.keyspace import SLOTS
