@@ -35,9 +35,9 @@ class PlatformScheduling(LoadScopeScheduling):  # type: ignore[misc]  # the same
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)  # xdist has an answer of its own
 def pytest_xdist_auto_num_workers() -> int:
-    """One worker more than cores, within bounds: a fifth of a test is waiting for something."""
+    """One worker for each core, within bounds: much of a test is waiting for other processes."""
     cores = len(os.sched_getaffinity(0))
-    return min(max(cores + 1, WORKERS_MIN), WORKERS_MAX)
+    return min(max(cores, WORKERS_MIN), WORKERS_MAX)
 
 
 @pytest.hookimpl(optionalhook=True)
