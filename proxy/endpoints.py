@@ -176,7 +176,8 @@ class Endpoints:
         await send_answer(send, 200, headers, json.dumps(found).encode())
 
     def _ask(self, scope: Scope) -> Ask:
-        rid, request_id = ids.new_request_id()
+        now_us = clock.now_us()
+        rid, request_id = ids.new_request_id(at_ms=now_us // 1_000)
         memo = scope.get(MEMO_IN_SCOPE)
         # A head that is known has no repeated names.
         headers = headers_of(scope) if memo is None else scope[HEADERS_IN_SCOPE]
@@ -190,7 +191,7 @@ class Endpoints:
             request_id=request_id,
             headers=headers,
             address=peer,
-            started_at_us=clock.now_us(),
+            started_at_us=now_us,
             begun_at=clock.monotonic_seconds(),
             memo=memo,
         )

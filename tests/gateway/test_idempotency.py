@@ -13,7 +13,7 @@ from proxy.idempotency import ANSWER_BYTES_MAX, Claim, Idempotency, fingerprint_
 from proxy.redis_pipe import RedisPipe
 from tests.gateway.conftest import HELLO, SONNET, TENANT, WORKSPACE, billed
 from turnpike.contracts.snapshots import Limits
-from turnpike.kernel import ids, keyspace
+from turnpike.kernel import clock, ids, keyspace
 
 KEY = "order-4711"
 STREAM = {**HELLO, "stream": True}
@@ -208,7 +208,7 @@ def claim() -> Claim:
         key=KEY.encode(),
         tenant=TENANT,
         workspace=WORKSPACE,
-        rid=ids.new_request_id()[0],
+        rid=ids.new_request_id(at_ms=clock.now_ms())[0],
         fingerprint=fingerprint_of("/v1/messages", RAW),
     )
 

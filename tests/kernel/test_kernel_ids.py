@@ -1,5 +1,8 @@
 """Ids: time inside, text that sorts and reads back."""
 
+import random
+import subprocess
+import sys
 from uuid import UUID
 
 import pytest
@@ -22,6 +25,41 @@ def test_a_uuid7_carries_its_time_version_and_variant(at_ms: int) -> None:
 
 def test_uuids_of_one_millisecond_differ() -> None:
     assert len({ids.uuid7(at_ms=5) for _ in range(1_000)}) == 1_000
+
+
+@given(at_ms=MILLISECONDS)
+def test_a_request_s_two_ids_are_one(at_ms: int) -> None:
+    rid, request_id = ids.new_request_id(at_ms=at_ms)
+
+    value = UUID(rid)
+    assert (str(value), ids.uuid7_ms(value)) == (rid, at_ms)
+    assert (value.version, value.variant) == (7, "specified in RFC 4122")
+    assert ids.parse_public_id(ids.REQUEST, request_id) == value
+
+
+def test_requests_of_one_millisecond_differ_whoever_seeds_chance() -> None:
+    rids = []
+    for _ in range(1_000):
+        random.seed(0)
+        rids.append(ids.new_request_id(at_ms=5)[0])
+
+    assert len(set(rids)) == 1_000
+
+
+def test_a_child_process_makes_other_ids_than_its_parent() -> None:
+    program = (
+        "import os\n"
+        "from turnpike.kernel import ids\n"
+        "ids.new_request_id(at_ms=5)\n"
+        "child = os.fork()\n"
+        "os.write(1, ids.new_request_id(at_ms=5)[0].encode() + b'\\n')\n"
+        "child and os.waitpid(child, 0)\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE)
+
+    one, other = done.stdout.split()
+    assert one != other
 
 
 def test_a_new_uuid7_is_of_now() -> None:

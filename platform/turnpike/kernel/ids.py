@@ -6,6 +6,7 @@ characters, of fixed width, so that text sorts by time as the UUID does.
 
 import hashlib
 import os
+import random
 from datetime import datetime
 from uuid import UUID
 
@@ -31,26 +32,32 @@ _SIX, _TWELVE = 58**6, 58**12
 _PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 _VALUES = {character: value for value, character in enumerate(ALPHABET)}
 
+# Ids of requests are no secrets, and a system call for each costs ten times as much. A generator of
+# their own, which nobody else seeds, and which a child process seeds anew.
+_random = random.Random()  # noqa: S311
+os.register_at_fork(after_in_child=_random.seed)
+
 
 def uuid7(*, at_ms: int | None = None) -> UUID:
     """A new UUIDv7: 48 bits of milliseconds, 74 bits of randomness."""
-    return UUID(int=_uuid7_number(clock.now_ms() if at_ms is None else at_ms))
+    bits = int.from_bytes(os.urandom(10), "big")
+    return UUID(int=_uuid7_number(clock.now_ms() if at_ms is None else at_ms, bits))
 
 
-def new_request_id() -> tuple[str, str]:
+def new_request_id(*, at_ms: int) -> tuple[str, str]:
     """A new request's UUIDv7 as text, and its public id.
 
-    The same as going through `uuid7`, at half the price: no UUID object is made.
+    The same as going through `uuid7`, at a third of the price: no UUID object is made, and nothing
+    secret is asked for.
     """
-    number = _uuid7_number(clock.now_ms())
+    number = _uuid7_number(at_ms, _random.getrandbits(80))
     digits = number.to_bytes(16, "big").hex()
     text = f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
     return text, _public_id(REQUEST, number)
 
 
-def _uuid7_number(milliseconds: int) -> int:
-    value = (milliseconds & 0xFFFFFFFFFFFF) << 80 | int.from_bytes(os.urandom(10), "big")
-    return value & _FREE_BITS | _FIXED_BITS
+def _uuid7_number(milliseconds: int, bits: int) -> int:
+    return ((milliseconds & 0xFFFFFFFFFFFF) << 80 | bits) & _FREE_BITS | _FIXED_BITS
 
 
 def derived_uuid7(origin: UUID, number: int) -> UUID:
