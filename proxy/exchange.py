@@ -132,14 +132,13 @@ class Exchange(msgspec.Struct, kw_only=True):
             self.is_drained = False
             self.stop(None)
 
-    def admitted_line(self) -> bytes:
-        """The journal's line of the admission."""
-        return line_of("A", self.rid, b'"base":%b,"spec":%b' % (self.spec.base, self.spec.text))
-
     def attempt_line(self) -> bytes:
-        """The journal's line of the attempt that is about to be sent."""
-        last = self.attempts[-1]
-        return line_of("S", self.rid, b'"n":%d,"upstream":%d' % (last.n, last.upstream))
+        """The journal's line of the attempt that is about to be sent: the first tells it all."""
+        last, spec = self.attempts[-1], self.spec
+        if last.n > 1:
+            return line_of("S", self.rid, b'"n":%d,"upstream":%d' % (last.n, last.upstream))
+        known = spec.base, spec.text, last.n, last.upstream
+        return line_of("A", self.rid, b'"base":%b,"spec":%b,"n":%d,"upstream":%d' % known)
 
     def progress_line(self) -> bytes:
         """The journal's line of what is known so far."""

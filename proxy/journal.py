@@ -3,8 +3,9 @@
 One folder a worker, locked for the worker's life; segments in it hold a line for each step:
 
     <CRC32, 8 hex digits> <JSON>\\n
-    {"t":"A","rid":…,"base":…,"spec":…}    admitted
-    {"t":"S","rid":…,"n":1,"upstream":7}   an attempt is about to be sent
+    {"t":"A","rid":…,"base":…,"spec":…,"n":1,"upstream":7}
+                                           admitted, and the first attempt is about to be sent
+    {"t":"S","rid":…,"n":2,"upstream":7}   another attempt is about to be sent
     {"t":"P","rid":…,"usage":…,"output_chars":…,"is_final":…,"hold":…}
                                            known usage, before the bytes it counts go out
     {"t":"F","rid":…,"event":…,"charges":…}  the final event, written before it is settled
@@ -56,14 +57,15 @@ class Journal:
     ) -> None:
         self._folder = folder
         self._fsync = fsync
-        self._is_synced_always = fsync == "always"
+        self._flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+        if fsync == "always":
+            self._flags |= os.O_DSYNC
         self._segment_bytes_max = segment_bytes_max
         self._segments: list[Segment] = []
         self._file = -1
         self._lock = -1
         self._number = 0
         self._size = 0
-        self._is_dirty = False
         self._closed_bytes = 0
         self._note_rid: Callable[[str], None] = _no_segment
         self.is_writable = False
@@ -97,15 +99,12 @@ class Journal:
                 self._begin_segment()
             if os.write(self._file, data) != size:
                 raise _torn()
-            if self._is_synced_always:
-                os.fdatasync(self._file)
         except OSError as error:
             # Whatever half of a line went out is torn, and a reader skips it by its checksum; what
             # follows begins in a segment of its own.
             self.is_writable = False
             raise JournalUnwritable(str(error)) from error
         self._size += size
-        self._is_dirty = True
         self._note_rid(rid)
 
     def confirm(self, rid: str) -> None:
@@ -131,10 +130,11 @@ class Journal:
     async def sync_forever(self) -> None:
         """Bring lines to the disk every 50 ms, outside the event loop."""
         loop = asyncio.get_running_loop()
+        synced = 0
         while self._fsync == "interval":
             await asyncio.sleep(FSYNC_SECONDS)
-            if self._is_dirty:
-                self._is_dirty = False
+            if synced != self.bytes_written:
+                synced = self.bytes_written
                 with contextlib.suppress(OSError):
                     await loop.run_in_executor(None, os.fdatasync, self._file)
 
@@ -155,7 +155,7 @@ class Journal:
     def _begin_segment(self) -> None:
         self._number += 1
         path = self._folder / f"{self._number:06d}.log"
-        file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        file = os.open(path, self._flags, 0o600)
         if self._file >= 0:
             os.close(self._file)
         self._file = file
@@ -216,7 +216,7 @@ class Remains:
         kind = line.get("t")
         if kind == "A":
             self.base, self.spec = line["base"], line["spec"]
-        elif kind == "S":
+        if kind == "S" or (kind == "A" and "n" in line):
             self.attempts.append({"n": line["n"], "upstream": line["upstream"]})
         elif kind == "P":
             self.usage, self.output_chars = line["usage"], line["output_chars"]

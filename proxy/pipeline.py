@@ -158,9 +158,9 @@ class Pipeline:
         body: MessagesBody,
         send: Send,
     ) -> None:
-        exchange.begin_attempt(hop.upstream.upstream, hop.credential)
+        number = exchange.begin_attempt(hop.upstream.upstream, hop.credential)
         self._write_begin(exchange)
-        if len(exchange.attempts) == 1:
+        if number == 1:
             METRICS.own_seconds.observe(call.begun_at - exchange.begun_at)
         payload = body.to_upstream(hop.upstream_model) if hop.body is None else hop.body
         exchange.ignored = hop.ignored
@@ -364,11 +364,8 @@ class Pipeline:
         )
 
     def _write_begin(self, exchange: Exchange) -> None:
-        line = exchange.attempt_line()
-        if len(exchange.attempts) == 1:
-            line = exchange.admitted_line() + line
         try:
-            self._journal.append(exchange.rid, line)
+            self._journal.append(exchange.rid, exchange.attempt_line())
         except JournalUnwritable as error:
             METRICS.journal_errors.inc()
             exchange.is_given_back = True

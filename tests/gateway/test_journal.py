@@ -190,3 +190,22 @@ def test_line_of_another_release_is_skipped(tmp_path: Path) -> None:
     assert dead is not None
     assert dead.read()["r1"].attempts == []
     dead.release()
+
+
+def test_the_first_attempt_stands_with_the_admission_or_by_itself(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "worker-7", fsync="off")
+    journal.open()
+    admitted = b'"base":{},"spec":{}'
+    journal.append("r1", line_of("A", "r1", admitted + b',"n":1,"upstream":9'))
+    journal.append("r2", line_of("A", "r2", admitted))
+    journal.append("r3", line_of("A", "r3", admitted))
+    journal.append("r3", line_of("S", "r3", b'"n":1,"upstream":9'))
+    journal.close()
+
+    dead = DeadJournal.take(tmp_path / "worker-7")
+    assert dead is not None
+    remains = dead.read()
+    dead.release()
+
+    attempt = {"n": 1, "upstream": 9}
+    assert [remains[rid].attempts for rid in ("r1", "r2", "r3")] == [[attempt], [], [attempt]]
