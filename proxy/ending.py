@@ -30,15 +30,16 @@ class Ending:
 
     def write_now(self, exchange: Exchange) -> Ended | None:
         """The same where nobody need be asked; None: `hold_more` comes first."""
-        outcome = exchange.outcome
-        outcome.usage = exchange.name_models(outcome.usage)
+        outcome, tenant = exchange.outcome, exchange.spec.plan.tenant
+        if "iterations" in outcome.usage:
+            outcome.usage = exchange.name_models(outcome.usage)
         if (
             outcome.rank == words.RANK_REPORTED
             and exchange.wants is NOTHING
-            and self._estimator.is_curious(exchange.model)
+            and self._estimator.is_curious(tenant, exchange.model)
         ):
             self._estimator.learn(
-                tenant=exchange.spec.tenant,
+                tenant=tenant,
                 model=exchange.model,
                 size=exchange.measure,
                 estimate=exchange.spec.input_estimate,

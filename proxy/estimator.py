@@ -96,9 +96,13 @@ class Estimator:
         found = self._learned.get(model, {}).get(OUTPUT)
         return OUTPUT_RATIO if found is None else found.ratio
 
-    def is_curious(self, model: str) -> bool:
-        """Whether `learn` would look at an answer of the model now: mostly not."""
-        return self._monotonic() >= self._next_of_model.get(model, 0.0)
+    def is_curious(self, tenant: int, model: str) -> bool:
+        """Whether it is time to look at an answer of the model for the tenant: mostly not."""
+        now = self._monotonic()
+        # The tenant first: where there are few of them, it is the one that has to wait.
+        return now >= self._next_of_tenant.get(
+            (tenant, model), 0.0
+        ) and now >= self._next_of_model.get(model, 0.0)
 
     def learn(
         self,
@@ -110,10 +114,10 @@ class Estimator:
         usage: Mapping[str, Any],
         output_chars: int,
     ) -> None:
-        """An upstream reported what an answer used. Cheap, and mostly nothing: samples are few."""
-        now = self._monotonic()
-        if not self.is_curious(model) or now < self._next_of_tenant.get((tenant, model), 0.0):
+        """An upstream reported what an answer used. Nothing where nobody `is_curious`."""
+        if not self.is_curious(tenant, model):
             return
+        now = self._monotonic()
         if len(self._next_of_tenant) >= TENANTS_MAX:
             self._next_of_tenant.clear()
         if model not in self._learned and len(self._learned) >= MODELS_MAX:
