@@ -151,11 +151,10 @@ class UpstreamClient:
         """
         parts = [body] if isinstance(body, bytes) else body
         size = sum(map(len, parts))
+        rest = b"content-length: %d\r\n\r\n" % size if size or method != b"GET" else b"\r\n"
         return self.send_from(
             target,
-            start_of_head(target, method, path, headers),
-            b"content-length: %d\r\n\r\n" % size if size or method != b"GET" else b"\r\n",
-            parts,
+            [start_of_head(target, method, path, headers), rest, *parts],
             connect_timeout_seconds=connect_timeout_seconds,
             headers_timeout_seconds=headers_timeout_seconds,
         )
@@ -163,15 +162,12 @@ class UpstreamClient:
     async def send_from(
         self,
         target: Target,
-        start: bytes,
-        rest: bytes,
-        parts: list[bytes],
+        request: list[bytes],
         *,
         connect_timeout_seconds: float,
         headers_timeout_seconds: float,
     ) -> UpstreamResponse:
-        """The same, from a head's start that was made before and the lines that are its rest."""
-        head = start + rest
+        """The same for a request in pieces, which are head and body as they go out."""
         while True:
             connection = self._take_idle(target)
             is_kept = connection is not None
@@ -179,9 +175,7 @@ class UpstreamClient:
                 connection = await self._connect(target, connect_timeout_seconds)
             is_reused = connection.is_reused
             try:
-                exchange = await connection.send(
-                    head, parts, timeout_seconds=headers_timeout_seconds
-                )
+                exchange = await connection.send(request, timeout_seconds=headers_timeout_seconds)
             except SendFailed:
                 # It never left, so trying again is safe; each try uses up an old connection.
                 connection.abort()
@@ -232,7 +226,7 @@ class UpstreamClient:
             raise ConnectFailed(f"All {self._connections_max} connections are in use.")
         connection = Connection(
             loop,
-            on_idle=partial(self._keep, target),
+            on_idle=partial(self._keep, self._idle.setdefault(target, deque())),
             on_gone=partial(self._forget, target),
         )
         # Counted before it is open: connections that are being made count towards the bound.
@@ -253,8 +247,8 @@ class UpstreamClient:
             raise
         return connection
 
-    def _keep(self, target: Target, connection: Connection) -> None:
-        self._idle.setdefault(target, deque()).append(connection)
+    def _keep(self, idle: deque[Connection], connection: Connection) -> None:
+        idle.append(connection)
         if self._sweeper is None:
             loop = asyncio.get_running_loop()
             self._sweeper = loop.call_later(self._idle_seconds, self._sweep)

@@ -99,19 +99,22 @@ class Connection(asyncio.Protocol):
 
     # The caller's side.
 
-    async def send(self, head: bytes, body: list[bytes], *, timeout_seconds: float) -> Exchange:
-        """Write a request and wait for the head of its answer, which may come before all is out."""
+    async def send(self, request: list[bytes], *, timeout_seconds: float) -> Exchange:
+        """Write a request and wait for the head of its answer, which may come before all is out.
+
+        The request is given in pieces, head and body, as they go out.
+        """
         assert self._exchange is None
         exchange = self._exchange = Exchange()
         self._interim_answers = self._head_bytes = 0
         self._trailers = self._trailer_bytes = 0
         self._arm(timeout_seconds)
         self.asked_at = clock.monotonic_seconds()
-        if self._is_writable and len(head) + sum(map(len, body)) <= WRITE_PIECE_BYTES:
-            self._transport.write(b"".join((head, *body)))
+        if self._is_writable and sum(map(len, request)) <= WRITE_PIECE_BYTES:
+            self._transport.write(b"".join(request))
             exchange.is_sent = True
         else:
-            await self._write_pieces(exchange, _pieces_of(head, body))
+            await self._write_pieces(exchange, _pieces_of(request))
         while not exchange.status and exchange.error is None:
             await self._news_of(exchange)
         if exchange.status:
@@ -119,7 +122,7 @@ class Connection(asyncio.Protocol):
         assert exchange.error is not None
         raise exchange.error
 
-    async def _write_pieces(self, exchange: Exchange, pieces: deque[bytes | memoryview]) -> None:
+    async def _write_pieces(self, exchange: Exchange, pieces: deque[memoryview]) -> None:
         """Write as the socket takes it, until all is out or the answer comes."""
         while pieces and not exchange.status and exchange.error is None:
             if self._is_writable:
@@ -390,10 +393,10 @@ def _is_framed(headers: Headers) -> bool:
     return False
 
 
-def _pieces_of(head: bytes, body: list[bytes]) -> deque[bytes | memoryview]:
+def _pieces_of(request: list[bytes]) -> deque[memoryview]:
     """The request in writes of bounded size."""
-    pieces: deque[bytes | memoryview] = deque((head,))
-    for part in body:
+    pieces: deque[memoryview] = deque()
+    for part in request:
         view = memoryview(part)
         pieces.extend(
             view[start : start + WRITE_PIECE_BYTES]

@@ -127,9 +127,8 @@ class Forwarder:
         upstream = hop.upstream
         peer = self._peer(upstream)
         start = self._start(hop, peer, call)
-        rest = b"content-length: %d\r\n\r\n" % len(body)
         if upstream.send_request_id:
-            rest = b"x-turnpike-request-id: %b\r\n%b" % (call.request_id.encode(), rest)
+            start += b"x-turnpike-request-id: %b\r\n" % call.request_id.encode()
         wait = (
             upstream.silence_timeout_seconds if call.is_stream else upstream.answer_timeout_seconds
         )
@@ -138,9 +137,7 @@ class Forwarder:
         try:
             response = await self._client.send_from(
                 peer.target,
-                start,
-                rest,
-                [body],
+                [start, b"content-length: %d\r\n\r\n" % len(body), body],
                 connect_timeout_seconds=upstream.connect_timeout_seconds,
                 headers_timeout_seconds=max(wait - gone, HEADERS_SECONDS_MIN),
             )

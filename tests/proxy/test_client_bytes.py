@@ -82,7 +82,8 @@ class Line:
 
     async def response(self, body: list[bytes]) -> UpstreamResponse:
         """Send the request."""
-        exchange = await self.connection.send(b"POST / HTTP/1.1\r\n\r\n", body, timeout_seconds=9)
+        request = [b"POST / HTTP/1.1\r\n\r\n", *body]
+        exchange = await self.connection.send(request, timeout_seconds=9)
         return UpstreamResponse(self.connection, exchange, is_reused=False)
 
 
