@@ -40,6 +40,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.cycle: Any = None  # the newest request: the one that body bytes belong to
         self.pipeline: Any = deque()
+        self._asgi_app = cast(App, self.app)
         self._running: Cycle | None = None
         self._is_draining = False
         self._idle_since: float | None = None
@@ -210,7 +211,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start(self, cycle: Cycle) -> None:
         self._running = cycle
-        cycle.task = self.loop.create_task(cycle.run(cast(App, self.app), self.tasks))
+        cycle.task = self.loop.create_task(cycle.run(self._asgi_app, self.tasks))
         self.tasks.add(cycle.task)
 
     def _end_idle(self) -> None:

@@ -35,7 +35,7 @@ TOKEN_FIELDS = (
 )
 
 Values = dict[tuple[str, ...], list[float]]
-TokenRows = list[tuple[str, list[float]]]
+TokenRows = dict[str, list[float]]
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 
 
@@ -256,13 +256,13 @@ class Metrics:
         """Count a request's end, and its tokens by the top-level counters."""
         self._ended[rank][0] += 1
         rows = self._token_rows.get(model) or self._rows_of(model)
-        for name, numbers in rows:
-            count = usage.get(name)
-            if count and type(count) is int and count > 0:
-                numbers[0] += count
+        for name in filter(usage.get, rows):  # C leaves out what was not used
+            count = usage[name]
+            if type(count) is int and count > 0:
+                rows[name][0] += count
 
     def _rows_of(self, model: str) -> TokenRows:
-        rows = [(name, self.tokens.labels(model, name).numbers) for name in TOKEN_FIELDS]
+        rows = {name: self.tokens.labels(model, name).numbers for name in TOKEN_FIELDS}
         if len(self._token_rows) < LABEL_SETS_MAX:
             self._token_rows[model] = rows
         return rows

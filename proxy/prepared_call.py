@@ -26,11 +26,9 @@ class PreparedCall:
     __slots__ = (
         "_after",
         "_before",
-        "_middle",
         "_prefix",
         "_prefix_bytes",
-        "_rest",
-        "_start",
+        "_template",
         "script",
     )
 
@@ -49,9 +47,11 @@ class PreparedCall:
         keys_count = len(before) + 1 + len(after)
         words_count = 3 + keys_count + args_count
         head = _packed("EVALSHA", script.sha, str(keys_count), *before)
-        self._start = b"*%d\r\n%b$" % (words_count, head)
-        self._middle = b"\r\n" + prefix.encode()
-        self._rest = b"\r\n" + _packed(*after)
+        start = b"*%d\r\n%b" % (words_count, head)
+        self._template = b"%b$%%d\r\n%b%%b\r\n%b%b" % (
+            *map(_literal, (start, prefix.encode(), _packed(*after))),
+            b"$%d\r\n%b\r\n" * args_count,
+        )
 
     def keys(self, name: str) -> tuple[str, ...]:
         """The keys of a call whose one key ends so."""
@@ -60,11 +60,15 @@ class PreparedCall:
     def packed(self, name: str, args: Sequence[bytes]) -> bytes:
         """The whole call as it is sent to Redis."""
         end = name.encode()
-        size = b"%d" % (self._prefix_bytes + len(end))
-        parts = [self._start, size, self._middle, end, self._rest]
+        words = [self._prefix_bytes + len(end), end]
         for arg in args:
-            parts += (b"$%d\r\n" % len(arg), arg, b"\r\n")
-        return b"".join(parts)
+            words += (len(arg), arg)
+        return self._template % tuple(words)
+
+
+def _literal(text: bytes) -> bytes:
+    """Text as it stands in a template."""
+    return text.replace(b"%", b"%%")
 
 
 def _packed(*words: str) -> bytes:

@@ -8,7 +8,6 @@ other data: the ingest's primary key makes that harmless.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -68,7 +67,8 @@ class Settlement:
         self._resend_seconds = resend_seconds
         self._monotonic = monotonic
         self._outbox: dict[str, Ended] = {}
-        self._under_way: set[asyncio.Future[Any]] = set()
+        # What nobody waits for, with what it settles.
+        self._under_way: dict[asyncio.Future[Any], Ended] = {}
 
     @property
     def unconfirmed(self) -> int:
@@ -112,7 +112,7 @@ class Settlement:
             METRICS.journal_errors.inc()
         return Ended(
             rid=spec.rid,
-            tenant=spec.tenant,
+            tenant=spec.plan.tenant,
             rank=rank,
             spec=spec,
             event=event,
@@ -147,8 +147,8 @@ class Settlement:
         if reply is None:
             self._send_later(ended)
         else:
-            self._under_way.add(reply)
-            reply.add_done_callback(partial(self._on_reply, ended))
+            self._under_way[reply] = ended
+            reply.add_done_callback(self._on_reply)
 
     async def finish(self) -> None:
         """Wait for what `settle_soon` has under way; each has a deadline of its own."""
@@ -156,8 +156,8 @@ class Settlement:
             await asyncio.wait(self._under_way)
             await asyncio.sleep(0)  # what is done has its callbacks called in the next turn
 
-    def _on_reply(self, ended: Ended, reply: asyncio.Future[Any]) -> None:
-        self._under_way.discard(reply)
+    def _on_reply(self, reply: asyncio.Future[Any]) -> None:
+        ended = self._under_way.pop(reply)
         error = None if reply.cancelled() else reply.exception()
         if isinstance(error, RedisReplyError) and error.code == UNKNOWN_SCRIPT:
             self._send_later(ended)  # the server has forgotten the script, and is told it again
@@ -166,8 +166,8 @@ class Settlement:
 
     def _send_later(self, ended: Ended) -> None:
         task = asyncio.ensure_future(self._send(ended))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._under_way[task] = ended
+        task.add_done_callback(self._under_way.pop)
 
     def _note_sent(self, ended: Ended) -> None:
         ended.sent_at = now = self._monotonic()
@@ -210,8 +210,8 @@ class Settlement:
 
     def _keep(self, ended: Ended) -> Ended:
         """Put an end into the outbox unless a better one of the request is there; which one is."""
-        known = self._outbox.get(ended.rid)
-        if known is not None and known.rank >= ended.rank:
+        known = self._outbox.setdefault(ended.rid, ended)
+        if known is ended or known.rank >= ended.rank:
             # A reaper knows less than the journal that this worker has adopted.
             return known
         self._outbox[ended.rid] = ended

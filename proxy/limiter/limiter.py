@@ -111,7 +111,7 @@ class Limiter:
         self._fallback = fallback
         self._timeout_seconds = timeout_seconds
         self._write_timeout_seconds = write_timeout_seconds
-        self._injected_now_us = now_us
+        self._now = _no_time if now_us is None else lambda: b"%d" % now_us()
 
     async def admit(self, spec: Spec, *, terms: TenantTerms | None = None) -> Admission:
         """Take all that the spec asks for, or nothing. Never raises because Redis is in trouble.
@@ -181,7 +181,9 @@ class Limiter:
 
         Once, however often it is called; a higher rank appends its event as well. Raises RedisAway.
         """
-        fallback = self._fallback if self._has_shares else None
+        fallback = self._fallback
+        if fallback is not None and not fallback.shares:
+            fallback = None
         if fallback is not None:
             fallback.settle(spec, amount_micro=hold_micro)
         update = _encode({"charges": charges, "hold": hold_micro, "rank": rank})
@@ -206,8 +208,9 @@ class Limiter:
         None, or a future that fails: nothing is known to be done, and `settle` does it. Raises
         RedisAway.
         """
-        if self._has_shares:
-            return None  # the fallback has to be told
+        # Most of the time nobody runs without Redis, and the fallback need not be told.
+        if self._fallback is not None and self._fallback.shares:
+            return None
         update = b'{"charges":%b,"hold":%d,"rank":%d}' % (_encode(charges), hold_micro, rank)
         return self._pipe.call(
             spec.plan.keys.settlement,
@@ -215,11 +218,6 @@ class Limiter:
             (self._now(), spec.text, update, event),
             timeout_seconds=self._write_timeout_seconds,
         )
-
-    @property
-    def _has_shares(self) -> bool:
-        # Most of the time nobody runs without Redis, and the fallback need not be told.
-        return self._fallback is not None and bool(self._fallback.shares)
 
     async def _ask_again(self, spec: Spec, error: Exception) -> Admission:
         """Admission after a first call that failed: a record that it made answers again."""
@@ -240,9 +238,6 @@ class Limiter:
                 return _full(refusal)
             return _admission(reply)
         return AWAY
-
-    def _now(self) -> bytes:
-        return b"" if self._injected_now_us is None else b"%d" % self._injected_now_us()
 
 
 def _full(error: RedisReplyError) -> Admission:
@@ -275,3 +270,8 @@ def _admission(reply: list[Any]) -> Admission:
         epoch=epoch.decode(),
         remaining_us=tuple(map(int, left.split(b","))) if left else (),
     )
+
+
+def _no_time() -> bytes:
+    """Scripts take the server's own."""
+    return b""
