@@ -75,6 +75,7 @@ class Ending:
             rank=outcome.rank,
             charges=exchange.final_charges(),
             amount_micro=amount,
+            admitted_at=exchange.admitted_at,
         )
 
     async def _raise_hold(self, exchange: Exchange, worth_micro: int) -> None:
@@ -89,5 +90,4 @@ class Ending:
         except (RedisAway, RedisReplyError):
             return
         if beat.is_open:
-            exchange.hold_micro = beat.hold_micro
-            exchange.spec = exchange.spec.with_hold(beat.hold_micro)
+            exchange.set_hold(beat.hold_micro)

@@ -54,6 +54,7 @@ class Exchange(msgspec.Struct, kw_only=True):
     attempts: list[Attempt] = []
     counts: Mapping[str, int] | None = None  # what is billed, where the meter knows it already
     beaten_at: float = 0.0
+    admitted_at: int | None = None  # where the journal has its spec; None: not as it is by now
     is_trued_up: bool = False
     is_ended_elsewhere: bool = False
     is_given_back: bool = False  # platform or upstream caused the void: its request is not counted
@@ -113,6 +114,13 @@ class Exchange(msgspec.Struct, kw_only=True):
             self.stopped_by = reason
         if self.close_upstream is not None:
             self.close_upstream()
+
+    def set_hold(self, hold_micro: int) -> None:
+        """This much is held now."""
+        self.hold_micro, before = hold_micro, self.spec
+        self.spec = before.with_hold(hold_micro)
+        if self.spec is not before:
+            self.admitted_at = None
 
     def overrun(self) -> None:
         """The upstream has had all the time that an answer of this length may take."""

@@ -34,6 +34,10 @@ FSYNC_SECONDS = 0.05
 LINE_BYTES_MAX = 4 * 1024 * 1024
 LOCK_NAME = "lock"
 
+# Where a line stands, in one integer: the segment's number, and the line's offset in it.
+_OFFSET_BITS = 32
+_OFFSETS = (1 << _OFFSET_BITS) - 1
+
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -65,7 +69,7 @@ class Journal:
         self._file = -1
         self._lock = -1
         self._number = 0
-        self._size = 0
+        self._end = self._limit = 0  # places
         self._closed_bytes = 0
         self._note_rid: Callable[[str], None] = _no_segment
         self.is_writable = False
@@ -73,7 +77,7 @@ class Journal:
     @property
     def bytes_written(self) -> int:
         """How much was written since this worker began."""
-        return self._closed_bytes + self._size
+        return self._closed_bytes + (self._end & _OFFSETS)
 
     def open(self) -> None:
         """Make and lock the folder, and begin its first segment. Raises JournalUnwritable."""
@@ -91,21 +95,36 @@ class Journal:
             raise JournalUnwritable(str(error)) from error
         self.is_writable = True
 
-    def append(self, rid: str, data: bytes) -> None:
-        """Write one or more lines of one request. Raises JournalUnwritable."""
+    def append(self, rid: str, data: bytes) -> int:
+        """Write one or more lines of one request; where they stand. Raises JournalUnwritable."""
         size = len(data)
         try:
-            if self._size + size > self._segment_bytes_max:
+            if self._end + size > self._limit:
                 self._begin_segment()
             if os.write(self._file, data) != size:
+                # The half of a line is torn, and a reader skips it by its checksum; what follows
+                # begins in a segment of its own.
+                self._limit = 0
                 raise _torn()
         except OSError as error:
-            # Whatever half of a line went out is torn, and a reader skips it by its checksum; what
-            # follows begins in a segment of its own.
             self.is_writable = False
             raise JournalUnwritable(str(error)) from error
-        self._size += size
+        place = self._end
+        self._end = place + size
         self._note_rid(rid)
+        return place
+
+    def line_at(self, place: int) -> bytes | None:
+        """The JSON of a line that `append` wrote there, of a request not confirmed since.
+
+        None where the disk does not give it back.
+        """
+        try:
+            with self._path_of(place >> _OFFSET_BITS).open("rb") as file:
+                file.seek(place & _OFFSETS)
+                return _json_of(file.readline(LINE_BYTES_MAX))
+        except OSError:
+            return None
 
     def confirm(self, rid: str) -> None:
         """The request is posted: forget it, and delete the segments that nobody needs any more."""
@@ -124,7 +143,7 @@ class Journal:
                 self.open()
                 return
             self._begin_segment()
-            os.write(self._file, b"\n")
+            self._end += os.write(self._file, b"\n")
             self.is_writable = True
 
     async def sync_forever(self) -> None:
@@ -154,15 +173,20 @@ class Journal:
 
     def _begin_segment(self) -> None:
         self._number += 1
-        path = self._folder / f"{self._number:06d}.log"
+        path = self._path_of(self._number)
         file = os.open(path, self._flags, 0o600)
         if self._file >= 0:
             os.close(self._file)
         self._file = file
-        self._closed_bytes, self._size = self._closed_bytes + self._size, 0
+        self._closed_bytes = self.bytes_written
+        self._end = self._number << _OFFSET_BITS
+        self._limit = self._end + self._segment_bytes_max
         segment = Segment(path)
         self._segments.append(segment)
         self._note_rid = segment.rids.add
+
+    def _path_of(self, number: int) -> Path:
+        return self._folder / f"{number:06d}.log"
 
 
 def _no_segment(_rid: str) -> None:
@@ -185,15 +209,24 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(iter(lambda: file.readline(LINE_BYTES_MAX), b""), start=1):
             if line == b"\n":
                 continue
-            checksum, _, json = line.rstrip(b"\n").partition(b" ")
+            json = _json_of(line)
             try:
-                is_whole = int(checksum, 16) == crc32(json)
-                if is_whole:
-                    yield _decode(json)
+                decoded = None if json is None else _decode(json)
             except ValueError:
-                is_whole = False
-            if not is_whole:
+                decoded = None
+            if decoded is not None:
+                yield decoded
+            else:
                 logger.warning("journal.line_damaged", extra={"segment": path.name, "line": number})
+
+
+def _json_of(line: bytes) -> bytes | None:
+    """The JSON of a line; None where it is torn or damaged."""
+    checksum, _, json = line.rstrip(b"\n").partition(b" ")
+    try:
+        return json if int(checksum, 16) == crc32(json) else None
+    except ValueError:
+        return None
 
 
 @dataclass(slots=True)

@@ -123,8 +123,7 @@ class Keeper:
             return
         if self.is_open(exchange.rid):
             exchange.is_trued_up = exchange.is_trued_up or is_true_up
-            exchange.hold_micro = beat.hold_micro
-            exchange.spec = exchange.spec.with_hold(beat.hold_micro)
+            exchange.set_hold(beat.hold_micro)
             await self._check_policy(exchange, beat)
 
     async def _check_policy(self, exchange: Exchange, beat: Beat) -> None:

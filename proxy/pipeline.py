@@ -365,13 +365,15 @@ class Pipeline:
 
     def _write_begin(self, exchange: Exchange) -> None:
         try:
-            self._journal.append(exchange.rid, exchange.attempt_line())
+            place = self._journal.append(exchange.rid, exchange.attempt_line())
         except JournalUnwritable as error:
             METRICS.journal_errors.inc()
             exchange.is_given_back = True
             raise overloaded(
                 "The service cannot record usage at the moment.", reason="journal"
             ) from error
+        if len(exchange.attempts) == 1:
+            exchange.admitted_at = place
 
     def _note_progress(self, exchange: Exchange) -> None:
         try:

@@ -29,7 +29,7 @@ from proxy.metrics import METRICS
 from proxy.pricing import rated_micro
 from proxy.redis_link import RedisLink
 from proxy.redis_pipe import RedisAway
-from proxy.settlement import Ended, Settlement
+from proxy.settlement import Closing, Ended, Settlement
 from proxy.snapshots import PlaneCold, SnapshotStore
 from turnpike.contracts import usage as words
 from turnpike.contracts.usage import Attempt, EventBase, UsageEvent
@@ -198,10 +198,8 @@ class Recovery:
             rid=event.rid,
             tenant=event.tenant,
             rank=event.rank,
-            spec=spec,
-            event=_encode(event),
             # Whoever wrote the end knew the charges; without it, the buckets are left as they are.
-            charges=item.charges,
+            closing=Closing(spec=spec, event=_encode(event), charges=item.charges),
             amount_micro=self._amount_micro(event),
             on_confirmed=waiting.discard,
             sent_at=float("-inf"),
@@ -227,9 +225,11 @@ class Recovery:
                 rid=rid,
                 tenant=int(tenant),
                 rank=event.rank,
-                spec=Spec.from_json(fields["spec"], base=fields["base"]),
-                event=_encode(event),
-                charges={},
+                closing=Closing(
+                    spec=Spec.from_json(fields["spec"], base=fields["base"]),
+                    event=_encode(event),
+                    charges={},
+                ),
                 amount_micro=self._amount_micro(event),
                 on_confirmed=lambda _rid: None,
             )

@@ -1,5 +1,6 @@
 """The journal keeps what was written, through torn lines, full disks and kills."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -209,3 +210,51 @@ def test_the_first_attempt_stands_with_the_admission_or_by_itself(tmp_path: Path
 
     attempt = {"n": 1, "upstream": 9}
     assert [remains[rid].attempts for rid in ("r1", "r2", "r3")] == [[attempt], [], [attempt]]
+
+
+def test_a_line_is_read_again_where_it_was_written(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "worker-8", fsync="off", segment_bytes_max=200)
+    journal.open()
+    lines = [line_of("S", f"r{n}", b'"n":"%b"' % (b"x" * 10 * n)) for n in range(12)]
+
+    places = [journal.append(f"r{n}", line) for n, line in enumerate(lines)]
+
+    found = [journal.line_at(place) for place in places]
+    journal.close()
+    assert [line.split(b" ", 1)[1].rstrip() for line in lines] == found
+    assert len(list((tmp_path / "worker-8").glob("*.log"))) > 2
+
+
+def test_a_line_that_the_disk_does_not_give_back_is_none(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "worker-9", fsync="off")
+    journal.open()
+    place = journal.append("r1", line_of("S", "r1", b'"n":1'))
+    segment = next((tmp_path / "worker-9").glob("*.log"))
+
+    segment.write_bytes(segment.read_bytes().replace(b'"n":1', b'"n":2'))
+    damaged = journal.line_at(place)
+    segment.unlink()
+
+    assert (damaged, journal.line_at(place)) == (None, None)
+    journal.close()
+
+
+def test_what_follows_a_torn_line_is_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path / "worker-10", fsync="off")
+    journal.open()
+    line = line_of("S", "r1", b'"n":1')
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:5]))
+    with pytest.raises(JournalUnwritable):
+        journal.append("r1", line)
+    monkeypatch.undo()
+
+    # Nobody tried the disk meanwhile: a stream that ran on has come to its end.
+    place = journal.append("r2", line)
+    journal.probe()
+    later = journal.append("r3", line)
+
+    assert journal.line_at(place) == journal.line_at(later) == line.split(b" ", 1)[1].rstrip()
+    journal.close()

@@ -290,6 +290,7 @@ async def test_reaped_request_that_ends_after_all_is_revised_once(gateway: Any, 
 async def test_event_is_sent_again_when_redis_lost_it(gateway: Any, world: Any) -> None:
     await gateway.post()
     await gateway.until(lambda: len(world.events()) == 1)
+    await gateway.app._gateway.settlement.finish()
     known = world.events()[0]
     world.redis.flushdb()
     world.set_wallet(posted_micro=1_000_000)
@@ -298,8 +299,34 @@ async def test_event_is_sent_again_when_redis_lost_it(gateway: Any, world: Any) 
 
     await gateway.app._gateway.recovery.bring_back()
 
-    assert [event.rid for event in world.events()] == [known.rid]
+    assert world.events() == [known]
     assert world.held_micro() > 0
+
+
+@pytest.mark.parametrize("line", ["admission", "end"])
+async def test_event_that_the_journal_cannot_tell_again_is_not_forgotten(
+    line: str, gateway: Any, world: Any, tmp_path: Path
+) -> None:
+    settlement = gateway.app._gateway.settlement
+    await gateway.post()
+    await gateway.until(lambda: len(world.events()) == 1)
+    await settlement.finish()
+    segment = next((tmp_path / "journal").rglob("*.log"))
+    kept = segment.read_bytes()
+    at = kept.index(b'"t":"A"' if line == "admission" else b'"t":"F"')
+    segment.write_bytes(kept[:at] + b"?" + kept[at + 1 :])
+    world.redis.flushdb()
+    world.set_wallet(posted_micro=1_000_000)
+    world.publish_plane()
+    world.publish()
+
+    await gateway.app._gateway.recovery.bring_back()
+    lost = world.events()
+    segment.write_bytes(kept)
+    await settlement.resend_all()
+
+    assert (lost, settlement.unconfirmed) == ([], 1)
+    assert len(world.events()) == 1
 
 
 async def test_confirmed_event_is_forgotten(gateway: Any, world: Any) -> None:
