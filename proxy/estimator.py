@@ -99,10 +99,10 @@ class Estimator:
     def is_curious(self, tenant: int, model: str) -> bool:
         """Whether it is time to look at an answer of the model for the tenant: mostly not."""
         now = self._monotonic()
-        # The tenant first: where there are few of them, it is the one that has to wait.
-        return now >= self._next_of_tenant.get(
-            (tenant, model), 0.0
-        ) and now >= self._next_of_model.get(model, 0.0)
+        # Where there are few tenants, it is the tenant that has to wait.
+        if now < self._next_of_tenant.get((tenant, model), 0.0):
+            return False
+        return now >= self._next_of_model.get(model, 0.0)
 
     def learn(
         self,

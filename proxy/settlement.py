@@ -3,8 +3,8 @@
 What is settled stays in the outbox until the record's tombstone shows its rank or a better one.
 What is not confirmed in a minute is sent again, and all of it at once when Redis comes back with
 other data: the ingest's primary key makes that harmless. Once Redis has an event, memory keeps only
-where the journal has it: a backlog of as many as may wait then takes a tenth of the room, and what
-the next requests are made of stays near the processor.
+where the journal has it: a backlog takes a quarter of the room then, and what the next requests
+are made of stays near the processor.
 """
 
 import asyncio
@@ -202,7 +202,9 @@ class Settlement:
 
     def _on_reply(self, reply: asyncio.Future[Any]) -> None:
         ended = self._under_way.pop(reply)
-        error = None if reply.cancelled() else reply.exception()
+        if reply.cancelled():
+            return
+        error = reply.exception()
         if isinstance(error, RedisReplyError) and error.code == UNKNOWN_SCRIPT:
             self._send_later(ended)  # the server has forgotten the script, and is told it again
         elif error is not None:
