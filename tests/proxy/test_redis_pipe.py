@@ -307,17 +307,20 @@ async def test_a_frozen_server_is_given_up_and_found_when_it_thaws(server: Priva
     await pipe.start()
     assert server.process is not None
     server.process.send_signal(signal.SIGSTOP)
-    calls = 0
+    loop = asyncio.get_running_loop()
+    frozen_at = loop.time()
 
     async with asyncio.timeout(30):
         while pipe.is_connected:
-            calls += 1
             with pytest.raises(RedisAway):
                 await pipe.execute("PING")
+    given_up_at = loop.time()
     server.process.send_signal(signal.SIGCONT)
     await until(lambda: pipe.is_connected)
 
-    assert calls > 10
+    # An answer that is late is no reason to leave, only one that is late for so long. How many calls
+    # fit into that time is the machine's affair.
+    assert given_up_at - frozen_at > 0.5
     assert await pipe.execute("ECHO", "thawed", timeout_seconds=5) == b"thawed"
     await pipe.stop()
 
