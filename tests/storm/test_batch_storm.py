@@ -1,6 +1,7 @@
 """A batch whose Celery workers are killed again and again: its sums are those of the upstream.
 
-`make storm` has 10,000 items; a run of the whole suite has 300.
+Part of `make storm`, with 10,000 items; run by itself it has 300. In `make test` a batch outlives the
+death of its worker at each point (`tests/billing/test_batch_workers.py`).
 """
 
 import json
@@ -21,6 +22,7 @@ WORKER = "batch-worker"
 
 
 @pytest.mark.e2e
+@pytest.mark.alone
 @pytest.mark.timeout(SECONDS_MAX + 120)
 def test_a_batch_ends_with_exact_sums_although_its_workers_are_killed() -> None:
     with running_cluster(tenants=TENANTS, workers=1) as (cluster, keys):
