@@ -92,7 +92,7 @@ def plane_command(port: int) -> list[str]:
     """gunicorn with one worker, as in production."""
     return [
         *(sys.executable, "-m", "gunicorn", "proxy.app:app", "-k", "proxy.server.Worker"),
-        *("-w", "1", "--bind", f"127.0.0.1:{port}", "--no-control-socket"),
+        *("-w", "1", "--bind", f"127.0.0.1:{port}", "--no-control-socket", "--preload"),
         *("--log-level", "warning", "--graceful-timeout", "10"),
     ]
 

@@ -2,12 +2,16 @@
 
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
+from importlib import import_module
 from typing import Any
 
+from django.conf import settings
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "turnpike.settings")
 _django = get_asgi_application()
+# All pages now and not with the first request, so that workers share them and nobody waits.
+import_module(settings.ROOT_URLCONF)
 
 from proxy.app import app as _proxy  # noqa: E402
 from turnpike.checks import refuse_unsafe  # noqa: E402

@@ -125,7 +125,7 @@ class _Children:
         command = [
             *("-m", "gunicorn", "turnpike.asgi:app", "--worker-class", "proxy.server.Worker"),
             *("--workers", str(WEB_WORKERS), "--bind", f"{self.env.bind_host}:{self.env.port}"),
-            *("--graceful-timeout", str(WEB_GRACE_SECONDS), "--no-control-socket"),
+            *("--graceful-timeout", str(WEB_GRACE_SECONDS), "--no-control-socket", "--preload"),
             *("--log-level", "warning"),
         ]
         recipe = self._recipe(
