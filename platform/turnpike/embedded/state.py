@@ -17,6 +17,7 @@ from turnpike.kernel import sealing
 
 SECRETS_FILE = "secrets.json"
 ENV_FILE = "env"
+DEMO_FILE = "demo.json"  # what bootstrap made, for who has just started
 LOCK_FILE = "up.lock"
 LEFTOVER_SECONDS_MAX = 15.0
 DATABASE_ROLES = ("turnpike", "turnpike_owner", "turnpike_app")

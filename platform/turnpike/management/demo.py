@@ -17,12 +17,11 @@ from billing.services.tiers import set_tier
 from billing.services.wallet import grant_credit
 from turnpike.control.caller import SYSTEM
 from turnpike.control.scope import platform_scope
-from turnpike.embedded.state import StateDir
+from turnpike.embedded.state import DEMO_FILE, StateDir
 from turnpike.env import env
 from turnpike.kernel import clock, hashing
 from turnpike.kernel.money import parse_amount
 
-DEMO_FILE = "demo.json"
 TENANT_NAME = "Demo"
 TIER = "pro"
 CREDIT = "100"

@@ -11,10 +11,9 @@ from django.core.management.base import BaseCommand
 from turnpike.embedded.engines import EngineProblem
 from turnpike.embedded.output import Output
 from turnpike.embedded.plan import Plan, make_plan
-from turnpike.embedded.state import StateDir
+from turnpike.embedded.state import DEMO_FILE, StateDir
 from turnpike.embedded.supervisor import Supervisor
 from turnpike.env import Env
-from turnpike.management.demo import DEMO_FILE
 
 EXAMPLE_MODEL = "claude-sonnet-4-5"
 
