@@ -59,7 +59,11 @@ def make_plan(*, env: Env, state: StateDir, is_system_first: bool, is_json: bool
     stages: list[Stage] = [
         servers,
         *actions,
-        (children.simulator(), children.manage("migrate", "--no-input", is_owner=True)),
+        # What checks would find, bootstrap finds a moment later.
+        (
+            children.simulator(),
+            children.manage("migrate", "--no-input", "--skip-checks", is_owner=True),
+        ),
         # Together, because most of each is loading: the web is ready when bootstrap has published.
         (children.manage("bootstrap"), children.worker(), children.web()),
         (children.beat(),),
