@@ -34,6 +34,9 @@ class Migration(migrations.Migration):
                 ('groups', models.ManyToManyField(blank=True, help_text='The groups this user belongs to. A user will get all permissions granted to each of their groups.', related_name='user_set', related_query_name='user', to='auth.group', verbose_name='groups')),
                 ('user_permissions', models.ManyToManyField(blank=True, help_text='Specific permissions for this user.', related_name='user_set', related_query_name='user', to='auth.permission', verbose_name='user permissions')),
             ],
+            options={
+                'constraints': [models.CheckConstraint(condition=models.Q(('email', django.db.models.functions.text.Lower('email'))), name='user_email_is_lower')],
+            },
         ),
         migrations.CreateModel(
             name='Tenant',
@@ -62,6 +65,9 @@ class Migration(migrations.Migration):
                 ('user', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='memberships', to=settings.AUTH_USER_MODEL)),
                 ('tenant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='members', to='accounts.tenant')),
             ],
+            options={
+                'constraints': [models.UniqueConstraint(fields=('tenant', 'user'), name='member_once_per_tenant'), models.CheckConstraint(condition=models.Q(('role__in', ['owner', 'admin', 'developer', 'billing', 'viewer'])), name='member_role_is_known')],
+            },
         ),
         migrations.CreateModel(
             name='Invite',
@@ -78,6 +84,9 @@ class Migration(migrations.Migration):
                 ('invited_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
                 ('tenant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='invites', to='accounts.tenant')),
             ],
+            options={
+                'constraints': [models.CheckConstraint(condition=models.Q(('role__in', ['owner', 'admin', 'developer', 'billing', 'viewer'])), name='invite_role_is_known'), models.CheckConstraint(condition=models.Q(('email', django.db.models.functions.text.Lower('email'))), name='invite_email_is_lower'), models.CheckConstraint(condition=models.Q(('accepted_at__isnull', True), ('revoked_at__isnull', True), _connector='OR'), name='invite_ends_one_way'), models.UniqueConstraint(condition=models.Q(('accepted_at__isnull', True), ('revoked_at__isnull', True)), fields=('tenant', 'email'), name='invite_one_pending_per_address')],
+            },
         ),
         migrations.CreateModel(
             name='IdempotentAnswer',
@@ -91,6 +100,10 @@ class Migration(migrations.Migration):
                 ('body', models.JSONField(blank=True, null=True)),
                 ('tenant', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='accounts.tenant')),
             ],
+            options={
+                'constraints': [models.UniqueConstraint(fields=('tenant', 'actor', 'key'), name='idempotentanswer_once', nulls_distinct=False), models.CheckConstraint(condition=models.Q(('key', ''), _negated=True), name='idempotentanswer_has_a_key')],
+                'indexes': [models.Index(fields=['created_at'], name='idempotentanswer_by_age')],
+            },
         ),
         migrations.CreateModel(
             name='AuditEvent',
@@ -110,6 +123,10 @@ class Migration(migrations.Migration):
                 ('pepper_id', models.CharField(max_length=32)),
                 ('tenant', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='audit_events', to='accounts.tenant')),
             ],
+            options={
+                'constraints': [models.UniqueConstraint(fields=('tenant', 'previous_digest'), name='auditevent_chain_is_a_line', nulls_distinct=False)],
+                'indexes': [models.Index(fields=['tenant', '-id'], name='auditevent_by_tenant')],
+            },
         ),
         migrations.CreateModel(
             name='Workspace',
@@ -132,6 +149,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'abstract': False,
+                'constraints': [models.CheckConstraint(condition=models.Q(models.Q(('daily_budget_nano__isnull', True), ('daily_budget_nano__gte', 0), _connector='OR'), models.Q(('monthly_budget_nano__isnull', True), ('monthly_budget_nano__gte', 0), _connector='OR')), name='workspace_budgets_not_negative'), models.CheckConstraint(condition=models.Q(('name', ''), _negated=True), name='workspace_has_a_name'), models.CheckConstraint(condition=models.Q(('is_default', False), ('archived_at__isnull', True), _connector='OR'), name='workspace_default_is_never_archived'), models.UniqueConstraint(condition=models.Q(('is_default', True)), fields=('tenant',), name='workspace_one_default'), models.UniqueConstraint(condition=models.Q(('archived_at__isnull', True)), fields=('tenant', 'name'), name='workspace_name_is_unique_while_in_use')],
             },
         ),
         migrations.CreateModel(
@@ -168,114 +186,8 @@ class Migration(migrations.Migration):
             ],
             options={
                 'abstract': False,
+                'constraints': [models.CheckConstraint(condition=models.Q(models.Q(('daily_budget_nano__isnull', True), ('daily_budget_nano__gte', 0), _connector='OR'), models.Q(('monthly_budget_nano__isnull', True), ('monthly_budget_nano__gte', 0), _connector='OR')), name='apikey_budgets_not_negative'), models.CheckConstraint(condition=models.Q(('name', ''), _negated=True), name='apikey_has_a_name'), models.CheckConstraint(condition=models.Q(('digest__regex', '^[0-9a-f]{64}$')), name='apikey_digest_is_hex'), models.CheckConstraint(condition=models.Q(('kind__in', ['api', 'management'])), name='apikey_kind_is_known'), models.CheckConstraint(condition=models.Q(('scopes__len__gte', 1), ('scopes__len__lte', 32)), name='apikey_scopes_are_bounded'), models.CheckConstraint(condition=models.Q(('allowed_models__isnull', True), ('allowed_models__len__lte', 64), _connector='OR'), name='apikey_models_are_bounded'), models.CheckConstraint(condition=models.Q(('ip_ranges__len__lte', 32)), name='apikey_ip_ranges_are_bounded'), models.CheckConstraint(condition=models.Q(models.Q(('grace_ends_at__isnull', True), ('replaced_by__isnull', True)), models.Q(('grace_ends_at__isnull', False), ('replaced_by__isnull', False)), _connector='OR'), name='apikey_grace_means_replaced'), models.CheckConstraint(condition=models.Q(('replaced_by__isnull', True), models.Q(('replaced_by', models.F('id')), _negated=True), _connector='OR'), name='apikey_does_not_replace_itself')],
+                'indexes': [models.Index(condition=models.Q(('grace_ends_at__isnull', False), ('revoked_at__isnull', True)), fields=['grace_ends_at'], name='apikey_in_grace')],
             },
-        ),
-        migrations.AddConstraint(
-            model_name='user',
-            constraint=models.CheckConstraint(condition=models.Q(('email', django.db.models.functions.text.Lower('email'))), name='user_email_is_lower'),
-        ),
-        migrations.AddConstraint(
-            model_name='member',
-            constraint=models.UniqueConstraint(fields=('tenant', 'user'), name='member_once_per_tenant'),
-        ),
-        migrations.AddConstraint(
-            model_name='member',
-            constraint=models.CheckConstraint(condition=models.Q(('role__in', ['owner', 'admin', 'developer', 'billing', 'viewer'])), name='member_role_is_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='invite',
-            constraint=models.CheckConstraint(condition=models.Q(('role__in', ['owner', 'admin', 'developer', 'billing', 'viewer'])), name='invite_role_is_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='invite',
-            constraint=models.CheckConstraint(condition=models.Q(('email', django.db.models.functions.text.Lower('email'))), name='invite_email_is_lower'),
-        ),
-        migrations.AddConstraint(
-            model_name='invite',
-            constraint=models.CheckConstraint(condition=models.Q(('accepted_at__isnull', True), ('revoked_at__isnull', True), _connector='OR'), name='invite_ends_one_way'),
-        ),
-        migrations.AddConstraint(
-            model_name='invite',
-            constraint=models.UniqueConstraint(condition=models.Q(('accepted_at__isnull', True), ('revoked_at__isnull', True)), fields=('tenant', 'email'), name='invite_one_pending_per_address'),
-        ),
-        migrations.AddIndex(
-            model_name='idempotentanswer',
-            index=models.Index(fields=['created_at'], name='idempotentanswer_by_age'),
-        ),
-        migrations.AddConstraint(
-            model_name='idempotentanswer',
-            constraint=models.UniqueConstraint(fields=('tenant', 'actor', 'key'), name='idempotentanswer_once', nulls_distinct=False),
-        ),
-        migrations.AddConstraint(
-            model_name='idempotentanswer',
-            constraint=models.CheckConstraint(condition=models.Q(('key', ''), _negated=True), name='idempotentanswer_has_a_key'),
-        ),
-        migrations.AddIndex(
-            model_name='auditevent',
-            index=models.Index(fields=['tenant', '-id'], name='auditevent_by_tenant'),
-        ),
-        migrations.AddConstraint(
-            model_name='auditevent',
-            constraint=models.UniqueConstraint(fields=('tenant', 'previous_digest'), name='auditevent_chain_is_a_line', nulls_distinct=False),
-        ),
-        migrations.AddConstraint(
-            model_name='workspace',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('daily_budget_nano__isnull', True), ('daily_budget_nano__gte', 0), _connector='OR'), models.Q(('monthly_budget_nano__isnull', True), ('monthly_budget_nano__gte', 0), _connector='OR')), name='workspace_budgets_not_negative'),
-        ),
-        migrations.AddConstraint(
-            model_name='workspace',
-            constraint=models.CheckConstraint(condition=models.Q(('name', ''), _negated=True), name='workspace_has_a_name'),
-        ),
-        migrations.AddConstraint(
-            model_name='workspace',
-            constraint=models.CheckConstraint(condition=models.Q(('is_default', False), ('archived_at__isnull', True), _connector='OR'), name='workspace_default_is_never_archived'),
-        ),
-        migrations.AddConstraint(
-            model_name='workspace',
-            constraint=models.UniqueConstraint(condition=models.Q(('is_default', True)), fields=('tenant',), name='workspace_one_default'),
-        ),
-        migrations.AddConstraint(
-            model_name='workspace',
-            constraint=models.UniqueConstraint(condition=models.Q(('archived_at__isnull', True)), fields=('tenant', 'name'), name='workspace_name_is_unique_while_in_use'),
-        ),
-        migrations.AddIndex(
-            model_name='apikey',
-            index=models.Index(condition=models.Q(('grace_ends_at__isnull', False), ('revoked_at__isnull', True)), fields=['grace_ends_at'], name='apikey_in_grace'),
-        ),
-        migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('daily_budget_nano__isnull', True), ('daily_budget_nano__gte', 0), _connector='OR'), models.Q(('monthly_budget_nano__isnull', True), ('monthly_budget_nano__gte', 0), _connector='OR')), name='apikey_budgets_not_negative'),
-        ),
-        migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(('name', ''), _negated=True), name='apikey_has_a_name'),
-        ),
-        migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(('digest__regex', '^[0-9a-f]{64}$')), name='apikey_digest_is_hex'),
-        ),
-        migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(('kind__in', ['api', 'management'])), name='apikey_kind_is_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(('scopes__len__gte', 1), ('scopes__len__lte', 32)), name='apikey_scopes_are_bounded'),
-        ),
-        migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(('allowed_models__isnull', True), ('allowed_models__len__lte', 64), _connector='OR'), name='apikey_models_are_bounded'),
-        ),
-        migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(('ip_ranges__len__lte', 32)), name='apikey_ip_ranges_are_bounded'),
-        ),
-        migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('grace_ends_at__isnull', True), ('replaced_by__isnull', True)), models.Q(('grace_ends_at__isnull', False), ('replaced_by__isnull', False)), _connector='OR'), name='apikey_grace_means_replaced'),
-        ),
-        migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(('replaced_by__isnull', True), models.Q(('replaced_by', models.F('id')), _negated=True), _connector='OR'), name='apikey_does_not_replace_itself'),
         ),
     ]

@@ -155,6 +155,36 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("event_types__len__lte", 32)),
+                        name="webhookendpoint_types_are_bounded",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("disabled", ""), ("disabled_at__isnull", True)),
+                            models.Q(
+                                ("disabled__in", ["by_hand", "failing", "gone"]),
+                                ("disabled_at__isnull", False),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="webhookendpoint_disabled_is_known",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("previous_ends_at__isnull", True), ("previous_sealed", "")),
+                            models.Q(
+                                models.Q(("previous_sealed", ""), _negated=True),
+                                ("previous_ends_at__isnull", False),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="webhookendpoint_overlap_ends",
+                    ),
+                ],
+            },
         ),
         migrations.CreateModel(
             name="WebhookEvent",
@@ -187,6 +217,12 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("tenant", "key"), name="webhookevent_once")
+                ],
+                "indexes": [models.Index(fields=["created_at"], name="webhookevent_by_age")],
+            },
         ),
         migrations.CreateModel(
             name="WebhookDelivery",
@@ -247,6 +283,31 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("endpoint", "event"), name="webhookdelivery_once"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("finished_at__isnull", True), ("state", "waiting")),
+                            models.Q(
+                                ("finished_at__isnull", False),
+                                ("state__in", ["delivered", "failed"]),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="webhookdelivery_state_is_known",
+                    ),
+                ],
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("state", "waiting")),
+                        fields=["endpoint", "next_try_at"],
+                        name="webhookdelivery_due",
+                    )
+                ],
+            },
         ),
         migrations.CreateModel(
             name="WebhookAttempt",
@@ -287,76 +348,6 @@ class Migration(migrations.Migration):
                     )
                 ],
             },
-        ),
-        migrations.AddConstraint(
-            model_name="webhookendpoint",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("event_types__len__lte", 32)),
-                name="webhookendpoint_types_are_bounded",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="webhookendpoint",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("disabled", ""), ("disabled_at__isnull", True)),
-                    models.Q(
-                        ("disabled__in", ["by_hand", "failing", "gone"]),
-                        ("disabled_at__isnull", False),
-                    ),
-                    _connector="OR",
-                ),
-                name="webhookendpoint_disabled_is_known",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="webhookendpoint",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("previous_ends_at__isnull", True), ("previous_sealed", "")),
-                    models.Q(
-                        models.Q(("previous_sealed", ""), _negated=True),
-                        ("previous_ends_at__isnull", False),
-                    ),
-                    _connector="OR",
-                ),
-                name="webhookendpoint_overlap_ends",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="webhookevent",
-            index=models.Index(fields=["created_at"], name="webhookevent_by_age"),
-        ),
-        migrations.AddConstraint(
-            model_name="webhookevent",
-            constraint=models.UniqueConstraint(fields=("tenant", "key"), name="webhookevent_once"),
-        ),
-        migrations.AddIndex(
-            model_name="webhookdelivery",
-            index=models.Index(
-                condition=models.Q(("state", "waiting")),
-                fields=["endpoint", "next_try_at"],
-                name="webhookdelivery_due",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="webhookdelivery",
-            constraint=models.UniqueConstraint(
-                fields=("endpoint", "event"), name="webhookdelivery_once"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="webhookdelivery",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("finished_at__isnull", True), ("state", "waiting")),
-                    models.Q(
-                        ("finished_at__isnull", False), ("state__in", ["delivered", "failed"])
-                    ),
-                    _connector="OR",
-                ),
-                name="webhookdelivery_state_is_known",
-            ),
         ),
         *(
             migrations.RunSQL(

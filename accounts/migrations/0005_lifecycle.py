@@ -114,6 +114,9 @@ class Migration(migrations.Migration):
                 ('requested_by', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
                 ('tenant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='exports', to='accounts.tenant')),
             ],
+            options={
+                'constraints': [models.CheckConstraint(condition=models.Q(('state__in', ['pending', 'ready', 'failed', 'expired'])), name='dataexport_state_is_known'), models.UniqueConstraint(condition=models.Q(('state', 'pending')), fields=('tenant',), name='dataexport_one_at_a_time')],
+            },
         ),
         migrations.CreateModel(
             name='ExportPart',
@@ -124,6 +127,9 @@ class Migration(migrations.Migration):
                 ('export', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='parts', to='accounts.dataexport')),
                 ('tenant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.tenant')),
             ],
+            options={
+                'constraints': [models.UniqueConstraint(fields=('export', 'place'), name='exportpart_once')],
+            },
         ),
         migrations.CreateModel(
             name='Mail',
@@ -143,6 +149,10 @@ class Migration(migrations.Migration):
                 ('error', models.CharField(blank=True, max_length=300)),
                 ('tenant', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.tenant')),
             ],
+            options={
+                'constraints': [models.CheckConstraint(condition=models.Q(('state__in', ['waiting', 'sent', 'failed'])), name='mail_state_is_known'), models.CheckConstraint(condition=models.Q(('state', 'waiting'), ('sealed', ''), _connector='OR'), name='mail_says_nothing_once_it_ended')],
+                'indexes': [models.Index(condition=models.Q(('state', 'waiting')), fields=['next_try_at'], name='mail_to_send'), models.Index(fields=['recipient', 'created_at'], name='mail_by_recipient')],
+            },
         ),
         migrations.CreateModel(
             name='TenantClosing',
@@ -170,34 +180,6 @@ class Migration(migrations.Migration):
             options={
                 'constraints': [models.UniqueConstraint(fields=('tenant',), name='auditanchor_once', nulls_distinct=False)],
             },
-        ),
-        migrations.AddConstraint(
-            model_name='dataexport',
-            constraint=models.CheckConstraint(condition=models.Q(('state__in', ['pending', 'ready', 'failed', 'expired'])), name='dataexport_state_is_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='dataexport',
-            constraint=models.UniqueConstraint(condition=models.Q(('state', 'pending')), fields=('tenant',), name='dataexport_one_at_a_time'),
-        ),
-        migrations.AddConstraint(
-            model_name='exportpart',
-            constraint=models.UniqueConstraint(fields=('export', 'place'), name='exportpart_once'),
-        ),
-        migrations.AddIndex(
-            model_name='mail',
-            index=models.Index(condition=models.Q(('state', 'waiting')), fields=['next_try_at'], name='mail_to_send'),
-        ),
-        migrations.AddIndex(
-            model_name='mail',
-            index=models.Index(fields=['recipient', 'created_at'], name='mail_by_recipient'),
-        ),
-        migrations.AddConstraint(
-            model_name='mail',
-            constraint=models.CheckConstraint(condition=models.Q(('state__in', ['waiting', 'sent', 'failed'])), name='mail_state_is_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='mail',
-            constraint=models.CheckConstraint(condition=models.Q(('state', 'waiting'), ('sealed', ''), _connector='OR'), name='mail_says_nothing_once_it_ended'),
         ),
         *(
             migrations.RunSQL(rls_sql(table), migrations.RunSQL.noop)

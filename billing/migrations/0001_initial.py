@@ -275,6 +275,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'billing_ledger_account',
+                'constraints': [models.UniqueConstraint(fields=('tenant', 'kind', 'ref', 'currency'), name='ledger_account_once', nulls_distinct=False), models.CheckConstraint(condition=models.Q(('normal__in', [1, -1])), name='ledger_account_normal'), models.CheckConstraint(condition=models.Q(('credits__gte', 0), ('debits__gte', 0), ('pending__gte', 0), ('version__gte', 0)), name='ledger_account_sums_not_negative')],
             },
         ),
         migrations.CreateModel(
@@ -294,6 +295,8 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'billing_credit_grant',
+                'constraints': [models.CheckConstraint(condition=models.Q(('amount_nano__gt', 0)), name='credit_grant_positive')],
+                'indexes': [models.Index(condition=models.Q(('expired_at', None)), fields=['expires_at'], name='credit_grant_to_expire')],
             },
         ),
         migrations.CreateModel(
@@ -312,6 +315,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'billing_ledger_txn',
+                'indexes': [models.Index(fields=['tenant', '-id'], name='ledger_txn_of_tenant')],
             },
         ),
         migrations.CreateModel(
@@ -329,6 +333,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'billing_ledger_entry',
+                'constraints': [models.UniqueConstraint(fields=('account', 'account_version'), name='ledger_entry_account_version'), models.CheckConstraint(condition=models.Q(('side__in', [1, -1])), name='ledger_entry_side'), models.CheckConstraint(condition=models.Q(('amount__gt', 0)), name='ledger_entry_amount_positive')],
             },
         ),
         migrations.CreateModel(
@@ -364,6 +369,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'billing_price_set',
+                'constraints': [django.contrib.postgres.constraints.ExclusionConstraint(expressions=[(models.Func(models.F('book_id'), models.F('book_id'), models.Value('[]'), function='int8range'), '&&'), ('effective', '&&')], name='price_set_no_overlap')],
             },
         ),
         migrations.CreateModel(
@@ -380,6 +386,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'billing_price',
+                'constraints': [models.UniqueConstraint(fields=('price_set', 'model', 'component', 'variant', 'min_input'), name='price_one_per_bracket'), models.CheckConstraint(condition=models.Q(models.Q(('nano_per_mtok__gte', 0), ('nano_per_unit__isnull', True)), models.Q(('nano_per_mtok__isnull', True), ('nano_per_unit__gte', 0)), _connector='OR'), name='price_one_rate')],
             },
         ),
         migrations.CreateModel(
@@ -396,6 +403,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'billing_subscription',
+                'constraints': [models.CheckConstraint(condition=models.Q(('discount_bp__lte', 10000)), name='subscription_discount_at_most_all')],
             },
         ),
         migrations.CreateModel(
@@ -413,6 +421,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'billing_tier_group_limit',
+                'constraints': [models.UniqueConstraint(fields=('tier', 'limit_group'), name='tier_group_limit_once')],
             },
         ),
         migrations.CreateModel(
@@ -436,6 +445,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'billing_upstream',
+                'constraints': [models.CheckConstraint(condition=models.Q(('kind__in', ['anthropic', 'openai'])), name='upstream_kind'), models.CheckConstraint(condition=models.Q(('on_disconnect__in', ['cancel', 'drain'])), name='upstream_on_disconnect')],
             },
         ),
         migrations.CreateModel(
@@ -452,6 +462,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'billing_route',
+                'constraints': [models.UniqueConstraint(fields=('model', 'upstream'), name='route_model_upstream')],
             },
         ),
         migrations.CreateModel(
@@ -467,6 +478,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'billing_upstream_credential',
+                'constraints': [models.UniqueConstraint(fields=('upstream', 'name'), name='upstream_credential_name')],
             },
         ),
         migrations.CreateModel(
@@ -498,78 +510,6 @@ class Migration(migrations.Migration):
                 'db_table': 'billing_period',
                 'constraints': [models.UniqueConstraint(fields=('tenant', 'starts_at'), name='billing_period_once'), models.CheckConstraint(condition=models.Q(('starts_at__lt', models.F('ends_at'))), name='billing_period_not_empty'), models.CheckConstraint(condition=models.Q(('state__in', ['open', 'closing', 'closed'])), name='billing_period_state')],
             },
-        ),
-        migrations.AddConstraint(
-            model_name='ledgeraccount',
-            constraint=models.UniqueConstraint(fields=('tenant', 'kind', 'ref', 'currency'), name='ledger_account_once', nulls_distinct=False),
-        ),
-        migrations.AddConstraint(
-            model_name='ledgeraccount',
-            constraint=models.CheckConstraint(condition=models.Q(('normal__in', [1, -1])), name='ledger_account_normal'),
-        ),
-        migrations.AddConstraint(
-            model_name='ledgeraccount',
-            constraint=models.CheckConstraint(condition=models.Q(('credits__gte', 0), ('debits__gte', 0), ('pending__gte', 0), ('version__gte', 0)), name='ledger_account_sums_not_negative'),
-        ),
-        migrations.AddIndex(
-            model_name='creditgrant',
-            index=models.Index(condition=models.Q(('expired_at', None)), fields=['expires_at'], name='credit_grant_to_expire'),
-        ),
-        migrations.AddConstraint(
-            model_name='creditgrant',
-            constraint=models.CheckConstraint(condition=models.Q(('amount_nano__gt', 0)), name='credit_grant_positive'),
-        ),
-        migrations.AddIndex(
-            model_name='ledgertxn',
-            index=models.Index(fields=['tenant', '-id'], name='ledger_txn_of_tenant'),
-        ),
-        migrations.AddConstraint(
-            model_name='ledgerentry',
-            constraint=models.UniqueConstraint(fields=('account', 'account_version'), name='ledger_entry_account_version'),
-        ),
-        migrations.AddConstraint(
-            model_name='ledgerentry',
-            constraint=models.CheckConstraint(condition=models.Q(('side__in', [1, -1])), name='ledger_entry_side'),
-        ),
-        migrations.AddConstraint(
-            model_name='ledgerentry',
-            constraint=models.CheckConstraint(condition=models.Q(('amount__gt', 0)), name='ledger_entry_amount_positive'),
-        ),
-        migrations.AddConstraint(
-            model_name='priceset',
-            constraint=django.contrib.postgres.constraints.ExclusionConstraint(expressions=[(models.Func(models.F('book_id'), models.F('book_id'), models.Value('[]'), function='int8range'), '&&'), ('effective', '&&')], name='price_set_no_overlap'),
-        ),
-        migrations.AddConstraint(
-            model_name='price',
-            constraint=models.UniqueConstraint(fields=('price_set', 'model', 'component', 'variant', 'min_input'), name='price_one_per_bracket'),
-        ),
-        migrations.AddConstraint(
-            model_name='price',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('nano_per_mtok__gte', 0), ('nano_per_unit__isnull', True)), models.Q(('nano_per_mtok__isnull', True), ('nano_per_unit__gte', 0)), _connector='OR'), name='price_one_rate'),
-        ),
-        migrations.AddConstraint(
-            model_name='subscription',
-            constraint=models.CheckConstraint(condition=models.Q(('discount_bp__lte', 10000)), name='subscription_discount_at_most_all'),
-        ),
-        migrations.AddConstraint(
-            model_name='tiergrouplimit',
-            constraint=models.UniqueConstraint(fields=('tier', 'limit_group'), name='tier_group_limit_once'),
-        ),
-        migrations.AddConstraint(
-            model_name='upstream',
-            constraint=models.CheckConstraint(condition=models.Q(('kind__in', ['anthropic', 'openai'])), name='upstream_kind'),
-        ),
-        migrations.AddConstraint(
-            model_name='upstream',
-            constraint=models.CheckConstraint(condition=models.Q(('on_disconnect__in', ['cancel', 'drain'])), name='upstream_on_disconnect'),
-        ),
-        migrations.AddConstraint(
-            model_name='route',
-            constraint=models.UniqueConstraint(fields=('model', 'upstream'), name='route_model_upstream'),
-        ),
-        migrations.AddConstraint(
-            model_name='upstreamcredential',
-            constraint=models.UniqueConstraint(fields=('upstream', 'name'), name='upstream_credential_name'),
         ),
         migrations.RunSQL(SQL, migrations.RunSQL.noop),
     ]

@@ -98,6 +98,8 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'billing_payment',
+                'constraints': [models.CheckConstraint(condition=models.Q(('amount_nano__gt', 0), ('disputed_nano__gte', 0), ('refunded_nano__gte', 0), ('refunded_nano__lte', models.F('amount_nano'))), name='payment_amounts'), models.UniqueConstraint(condition=models.Q(models.Q(('payment_ref', ''), _negated=True), models.Q(('provider', 'manual'), _negated=True)), fields=('provider', 'payment_ref'), name='payment_ref_once')],
+                'indexes': [models.Index(fields=['tenant', '-id'], name='payment_of_tenant'), models.Index(condition=models.Q(('status', 'started')), fields=['tenant', 'kind'], name='payment_started')],
             },
         ),
         migrations.CreateModel(
@@ -119,6 +121,8 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'billing_payment_event',
+                'constraints': [models.UniqueConstraint(fields=('provider', 'event_id'), name='payment_event_once')],
+                'indexes': [models.Index(condition=models.Q(('outcome', 'waiting')), fields=['received_at'], name='payment_event_waits')],
             },
         ),
         migrations.CreateModel(
@@ -138,6 +142,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'billing_payment_reversal',
+                'constraints': [models.CheckConstraint(condition=models.Q(('amount_nano__gt', 0)), name='payment_reversal_positive')],
             },
         ),
         migrations.CreateModel(
@@ -176,39 +181,8 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'billing_redemption',
+                'constraints': [models.UniqueConstraint(fields=('tenant', 'code'), name='redemption_once')],
             },
-        ),
-        migrations.AddIndex(
-            model_name='payment',
-            index=models.Index(fields=['tenant', '-id'], name='payment_of_tenant'),
-        ),
-        migrations.AddIndex(
-            model_name='payment',
-            index=models.Index(condition=models.Q(('status', 'started')), fields=['tenant', 'kind'], name='payment_started'),
-        ),
-        migrations.AddConstraint(
-            model_name='payment',
-            constraint=models.CheckConstraint(condition=models.Q(('amount_nano__gt', 0), ('disputed_nano__gte', 0), ('refunded_nano__gte', 0), ('refunded_nano__lte', models.F('amount_nano'))), name='payment_amounts'),
-        ),
-        migrations.AddConstraint(
-            model_name='payment',
-            constraint=models.UniqueConstraint(condition=models.Q(models.Q(('payment_ref', ''), _negated=True), models.Q(('provider', 'manual'), _negated=True)), fields=('provider', 'payment_ref'), name='payment_ref_once'),
-        ),
-        migrations.AddIndex(
-            model_name='paymentevent',
-            index=models.Index(condition=models.Q(('outcome', 'waiting')), fields=['received_at'], name='payment_event_waits'),
-        ),
-        migrations.AddConstraint(
-            model_name='paymentevent',
-            constraint=models.UniqueConstraint(fields=('provider', 'event_id'), name='payment_event_once'),
-        ),
-        migrations.AddConstraint(
-            model_name='paymentreversal',
-            constraint=models.CheckConstraint(condition=models.Q(('amount_nano__gt', 0)), name='payment_reversal_positive'),
-        ),
-        migrations.AddConstraint(
-            model_name='redemption',
-            constraint=models.UniqueConstraint(fields=('tenant', 'code'), name='redemption_once'),
         ),
         migrations.RunSQL(SQL, migrations.RunSQL.noop),
     ]

@@ -193,6 +193,8 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'billing_invoice',
+                'constraints': [models.UniqueConstraint(condition=models.Q(('kind__in', ['invoice', 'statement']), models.Q(('status', 'void'), _negated=True)), fields=('period',), name='invoice_once_for_a_period'), models.UniqueConstraint(fields=('series', 'sequence'), name='invoice_number_once'), models.UniqueConstraint(fields=('seller', 'number'), name='invoice_number_of_seller'), models.CheckConstraint(condition=models.Q(('total_nano', django.db.models.expressions.CombinedExpression(models.F('subtotal_nano'), '+', models.F('tax_nano')))), name='invoice_adds_up'), models.CheckConstraint(condition=models.Q(('kind', 'invoice'), models.Q(('credit_beyond_nano', 0), ('credited_nano', 0), ('is_reopened', False), ('paid_nano', 0), ('written_off_nano', 0)), _connector='OR'), name='invoice_alone_is_settled'), models.CheckConstraint(condition=models.Q(('credited_nano__gte', 0), ('paid_nano__gte', 0), ('written_off_nano__gte', 0), models.Q(('credited_nano', 0), ('credited_nano__lte', models.F('total_nano')), _connector='OR')), name='invoice_credit_within_total'), models.CheckConstraint(condition=models.Q(models.Q(('number', None), ('status', 'draft')), models.Q(('kind', 'statement'), ('number', None)), models.Q(models.Q(('status', 'draft'), _negated=True), ('issued_at__isnull', False), ('number__isnull', False)), _connector='OR'), name='invoice_number_when_final'), models.CheckConstraint(condition=models.Q(('kind__in', ['invoice', 'credit_note', 'statement']), ('status__in', ['draft', 'open', 'paid', 'void', 'uncollectible', 'issued'])), name='invoice_words')],
+                'indexes': [models.Index(fields=['tenant', '-id'], name='invoice_of_tenant'), models.Index(fields=['status', 'due_at'], name='invoice_by_due')],
             },
         ),
         migrations.AddField(
@@ -323,46 +325,6 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='numberseries',
             constraint=models.UniqueConstraint(fields=('seller', 'name'), name='number_series_once'),
-        ),
-        migrations.AddIndex(
-            model_name='invoice',
-            index=models.Index(fields=['tenant', '-id'], name='invoice_of_tenant'),
-        ),
-        migrations.AddIndex(
-            model_name='invoice',
-            index=models.Index(fields=['status', 'due_at'], name='invoice_by_due'),
-        ),
-        migrations.AddConstraint(
-            model_name='invoice',
-            constraint=models.UniqueConstraint(condition=models.Q(('kind__in', ['invoice', 'statement']), models.Q(('status', 'void'), _negated=True)), fields=('period',), name='invoice_once_for_a_period'),
-        ),
-        migrations.AddConstraint(
-            model_name='invoice',
-            constraint=models.UniqueConstraint(fields=('series', 'sequence'), name='invoice_number_once'),
-        ),
-        migrations.AddConstraint(
-            model_name='invoice',
-            constraint=models.UniqueConstraint(fields=('seller', 'number'), name='invoice_number_of_seller'),
-        ),
-        migrations.AddConstraint(
-            model_name='invoice',
-            constraint=models.CheckConstraint(condition=models.Q(('total_nano', django.db.models.expressions.CombinedExpression(models.F('subtotal_nano'), '+', models.F('tax_nano')))), name='invoice_adds_up'),
-        ),
-        migrations.AddConstraint(
-            model_name='invoice',
-            constraint=models.CheckConstraint(condition=models.Q(('kind', 'invoice'), models.Q(('credit_beyond_nano', 0), ('credited_nano', 0), ('is_reopened', False), ('paid_nano', 0), ('written_off_nano', 0)), _connector='OR'), name='invoice_alone_is_settled'),
-        ),
-        migrations.AddConstraint(
-            model_name='invoice',
-            constraint=models.CheckConstraint(condition=models.Q(('credited_nano__gte', 0), ('paid_nano__gte', 0), ('written_off_nano__gte', 0), models.Q(('credited_nano', 0), ('credited_nano__lte', models.F('total_nano')), _connector='OR')), name='invoice_credit_within_total'),
-        ),
-        migrations.AddConstraint(
-            model_name='invoice',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('number', None), ('status', 'draft')), models.Q(('kind', 'statement'), ('number', None)), models.Q(models.Q(('status', 'draft'), _negated=True), ('issued_at__isnull', False), ('number__isnull', False)), _connector='OR'), name='invoice_number_when_final'),
-        ),
-        migrations.AddConstraint(
-            model_name='invoice',
-            constraint=models.CheckConstraint(condition=models.Q(('kind__in', ['invoice', 'credit_note', 'statement']), ('status__in', ['draft', 'open', 'paid', 'void', 'uncollectible', 'issued'])), name='invoice_words'),
         ),
         migrations.AddConstraint(
             model_name='seller',
