@@ -318,8 +318,8 @@ async def test_a_frozen_server_is_given_up_and_found_when_it_thaws(server: Priva
     server.process.send_signal(signal.SIGCONT)
     await until(lambda: pipe.is_connected)
 
-    # An answer that is late is no reason to leave, only one that is late for so long. How many calls
-    # fit into that time is the machine's affair.
+    # An answer that is late is no reason to leave, only one that is late for so long. How many
+    # calls fit into that time is the machine's affair.
     assert given_up_at - frozen_at > 0.5
     assert await pipe.execute("ECHO", "thawed", timeout_seconds=5) == b"thawed"
     await pipe.stop()

@@ -1,7 +1,7 @@
 """A batch whose Celery workers are killed again and again: its sums are those of the upstream.
 
-Part of `make storm`, with 10,000 items; run by itself it has 300. In `make test` a batch outlives the
-death of its worker at each point (`tests/billing/test_batch_workers.py`).
+Part of `make storm`, with 10,000 items; run by itself it has 300. In `make test` a batch outlives
+the death of its worker at each point (`tests/billing/test_batch_workers.py`).
 """
 
 import json

@@ -116,7 +116,8 @@ class Cluster:
             "gateway",
             *("-m", "gunicorn", "proxy.app:app", "-k", "proxy.server.Worker"),
             *("-w", str(self.workers), "-b", f"127.0.0.1:{self.port}"),
-            *("--graceful-timeout", "30", "--no-control-socket", "--preload", "--log-level", "warning"),
+            *("--graceful-timeout", "30", "--no-control-socket", "--preload"),
+            *("--log-level", "warning"),
             grace_seconds=30,
         )
 
