@@ -16,6 +16,9 @@ from proxy.http_protocol import HttpProtocol
 # Cancelling what still runs is left some seconds before gunicorn kills the worker.
 CANCEL_SECONDS = 3
 ACCEPTED_SECONDS = 0.3
+# Longer than nginx (60 s) and the usual clients keep an idle connection: whoever sends a request
+# over one while it is being closed here loses it.
+IDLE_SECONDS = 75
 GC_THRESHOLDS = (20_000, 20, 50)
 
 
@@ -50,6 +53,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # the package ships no types
         "proxy_headers": False,
         "server_header": False,
         "access_log": False,
+        "timeout_keep_alive": IDLE_SECONDS,
     }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

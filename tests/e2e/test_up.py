@@ -1,5 +1,6 @@
 """`manage.py up`: from nothing to an answer, through falls and stops, with nothing left behind."""
 
+import http.client
 import json
 import os
 import pty
@@ -29,6 +30,8 @@ pytestmark = pytest.mark.e2e
 
 # The last line of what it says when it is ready: a terminal gives it out piece by piece.
 GREETED = b"in another terminal."
+# Longer than gunicorn would keep it by itself.
+RESTED_SECONDS = 3.0
 
 
 def test_a_first_request_is_answered_and_charged(platform: Platform) -> None:
@@ -74,6 +77,20 @@ def test_secrets_in_the_state_directory_are_for_its_owner_alone(platform: Platfo
     }
 
     assert modes == {"secrets.json": 0o600, "demo.json": 0o600, "env": 0o600}
+
+
+def test_a_connection_that_rested_is_still_there(platform: Platform) -> None:
+    connection = http.client.HTTPConnection(platform.base_url.removeprefix("http://"), timeout=10)
+    connection.request("GET", "/livez")
+    connection.getresponse().read()
+    socket = connection.sock
+
+    time.sleep(RESTED_SECONDS)
+    connection.request("GET", "/livez")
+
+    assert connection.getresponse().read() == b"ok"
+    assert connection.sock is socket
+    connection.close()
 
 
 def test_a_second_platform_on_the_same_state_is_refused(platform: Platform) -> None:
