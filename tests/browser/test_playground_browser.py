@@ -12,7 +12,8 @@ from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
 CHARGED = re.compile(r"\$0\.\d{3,}")
-FIRST_PARTS = """() => document.querySelectorAll('.turn[aria-busy="true"] .prose').length > 0"""
+# The room for a text is there a moment before its first words are.
+FIRST_PARTS = """() => document.querySelector('.turn[aria-busy="true"] .prose')?.innerText.trim()"""
 
 
 def say(page: Page, text: str) -> None:
@@ -36,8 +37,7 @@ def test_a_run_streams_and_is_charged_once(owner: Visitor, platform: Platform) -
     say(page, "Tell me about gates. [[tokens=1500]]")
 
     # Text is there while the answer is still being written.
-    page.wait_for_function(FIRST_PARTS)
-    partial = page.locator(".turn .prose").inner_text()
+    partial = page.wait_for_function(FIRST_PARTS).json_value()
     expect(page.locator(".turn").last).not_to_have_attribute("aria-busy", "true", timeout=30_000)
     whole = page.locator(".turn .prose").inner_text()
     request_id = request_id_of(page)
