@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from proxy.asgi import App, Scope
 from proxy.http_cycle import BODY_IN_SCOPE, Cycle
 from proxy.known_head import KnownHead, learn
+from proxy.turn_writes import with_turn_writes
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -55,7 +56,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
-        super().connection_made(transport)
+        super().connection_made(with_turn_writes(transport, self.loop))
         self._scope = {
             "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},

@@ -9,6 +9,7 @@ from typing import cast
 import httptools
 
 from proxy.asgi import Headers
+from proxy.turn_writes import turn_writes_of
 from proxy.upstreams.errors import (
     ConnectionLost,
     HeadersTimeout,
@@ -76,6 +77,7 @@ class Connection(asyncio.Protocol):
         self.is_reused = False
         self.is_gone = False
         self._loop = loop
+        self._writes = turn_writes_of(loop)
         self._on_idle = on_idle
         self._on_gone = on_gone
         self._parser = httptools.HttpResponseParser(self)
@@ -111,8 +113,7 @@ class Connection(asyncio.Protocol):
         self._arm(timeout_seconds)
         self.asked_at = clock.monotonic_seconds()
         if self._is_writable and sum(map(len, request)) <= WRITE_PIECE_BYTES:
-            self._transport.write(b"".join(request))
-            exchange.is_sent = True
+            self._writes.put(self._write_whole, b"".join(request))
         else:
             await self._write_pieces(exchange, _pieces_of(request))
         while not exchange.status and exchange.error is None:
@@ -121,6 +122,12 @@ class Connection(asyncio.Protocol):
             return exchange
         assert exchange.error is not None
         raise exchange.error
+
+    def _write_whole(self, data: bytes) -> None:
+        """Write all of a request, unless it was given up before the turn's end."""
+        if self._exchange is not None and not self._transport.is_closing():
+            self._transport.write(data)
+            self._exchange.is_sent = True
 
     async def _write_pieces(self, exchange: Exchange, pieces: deque[memoryview]) -> None:
         """Write as the socket takes it, until all is out or the answer comes."""

@@ -12,6 +12,7 @@ from proxy.upstreams.client import (
     ConnectionLost,
     ProtocolError,
     ReadTimeout,
+    SendFailed,
     UpstreamError,
     UpstreamResponse,
 )
@@ -41,12 +42,17 @@ class Wire(asyncio.Transport):
         self.written: list[bytes] = []
         self.is_paused = False
         self.is_aborted = False
+        self.is_asked = asyncio.Event()
 
     def write(self, data: Any) -> None:
         self.written.append(bytes(data))
+        self.is_asked.set()
 
     def get_write_buffer_size(self) -> int:
         return 0
+
+    def is_closing(self) -> bool:
+        return self.is_aborted
 
     def pause_reading(self) -> None:
         self.is_paused = True
@@ -80,6 +86,10 @@ class Line:
             self.connection.eof_received()
         self.connection.connection_lost(None)
 
+    async def asked(self) -> None:
+        """Wait until the request is out."""
+        await self.wire.is_asked.wait()
+
     async def response(self, body: list[bytes]) -> UpstreamResponse:
         """Send the request."""
         request = [b"POST / HTTP/1.1\r\n\r\n", *body]
@@ -91,7 +101,7 @@ async def exchange(*pieces: bytes) -> tuple[int, list[tuple[bytes, bytes]], byte
     """Status, headers, body and whether the connection may be used again."""
     line = Line()
     sending = asyncio.create_task(line.response([b"{}"]))
-    await asyncio.sleep(0)
+    await line.asked()
     for piece in pieces:
         line.feed(piece)
     is_kept = bool(line.idle)
@@ -121,7 +131,7 @@ def test_any_cutting_of_an_answer_gives_the_same_answer(kind: str, places: list[
 async def read_prefix(answer: bytes) -> tuple[bytes, UpstreamError | None]:
     line = Line()
     sending = asyncio.create_task(line.response([b"{}"]))
-    await asyncio.sleep(0)
+    await line.asked()
     line.feed(answer)
     line.close()
     got = b""
@@ -192,7 +202,7 @@ async def test_bytes_after_the_end_make_the_connection_unfit(kind: str, extra: b
 async def test_bytes_on_an_idle_connection_close_it() -> None:
     line = Line()
     sending = asyncio.create_task(line.response([b"{}"]))
-    await asyncio.sleep(0)
+    await line.asked()
     line.feed(ANSWERS["length"])
     await sending
     assert line.idle
@@ -228,7 +238,7 @@ async def test_an_answer_beyond_the_bounds_is_refused(answer: bytes, *, is_in_pi
 async def test_reading_pauses_while_too_much_is_unread() -> None:
     line = Line()
     sending = asyncio.create_task(line.response([b"{}"]))
-    await asyncio.sleep(0)
+    await line.asked()
     line.feed(HEAD + b"content-length: 1000000\r\n\r\n")
     response = await sending
     line.feed(b"x" * UNREAD_BYTES_MAX)
@@ -251,7 +261,7 @@ async def test_writing_waits_while_the_socket_is_full() -> None:
     assert line.wire.written == []
 
     line.connection.resume_writing()
-    await asyncio.sleep(0)
+    await line.asked()
     line.feed(ANSWERS["length"])
 
     assert (await sending).status == 200
@@ -272,6 +282,31 @@ async def test_an_answer_before_the_request_is_out_ends_the_sending() -> None:
     assert line.wire.written == []
     assert not line.idle
     assert line.wire.is_aborted
+
+
+async def test_a_request_is_not_sent_when_the_connection_is_lost_in_the_same_turn() -> None:
+    line = Line()
+    sending = asyncio.create_task(line.response([b"{}"]))
+    await asyncio.sleep(0)
+    line.connection.connection_lost(None)
+
+    with pytest.raises(SendFailed):
+        await sending
+    await asyncio.sleep(0)
+    assert line.wire.written == []
+
+
+async def test_a_request_that_is_dropped_in_the_same_turn_is_not_sent() -> None:
+    line = Line()
+    sending = asyncio.create_task(line.response([b"{}"]))
+    await asyncio.sleep(0)
+    sending.cancel()
+    line.connection.abort()
+
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    await asyncio.sleep(0)
+    assert line.wire.written == []
 
 
 @given(places=cuts, takes=st.lists(st.booleans(), max_size=12), kind=st.sampled_from(list(ANSWERS)))
@@ -299,7 +334,7 @@ async def tapped(pieces: list[bytes], takes: list[bool]) -> None:
             got.extend(chunk)
 
     reading = asyncio.create_task(read())
-    await asyncio.sleep(0)
+    await line.asked()
     for piece in pieces:
         line.feed(piece)
         await asyncio.sleep(0)
@@ -313,7 +348,7 @@ async def tapped(pieces: list[bytes], takes: list[bool]) -> None:
 async def test_bytes_that_a_tap_takes_begin_the_time_anew() -> None:
     line = Line()
     sending = asyncio.create_task(line.response([b"{}"]))
-    await asyncio.sleep(0)
+    await line.asked()
     line.feed(HEAD + b"\r\n")
     response = await sending
     response.set_tap(lambda _: True)
