@@ -304,13 +304,16 @@ class Settlement:
 
     async def _posted_ranks(self, batch: Sequence[Ended]) -> dict[str, int]:
         """The ranks that are posted by now, by rid; one question for each shard."""
+        places = {
+            tenant: (keyspace.shard_of(tenant), keyspace.record(tenant, ""))
+            for tenant in {ended.tenant for ended in batch}
+        }
         shards: dict[int, list[Ended]] = {}
         for ended in batch:
-            shards.setdefault(keyspace.shard_of(ended.tenant), []).append(ended)
+            shards.setdefault(places[ended.tenant][0], []).append(ended)
         ranks: dict[str, int] = {}
-        prefixes = {ended.tenant: keyspace.record(ended.tenant, "") for ended in batch}
         for members in shards.values():
-            records = [prefixes[ended.tenant] + ended.rid for ended in members]
+            records = [places[ended.tenant][1] + ended.rid for ended in members]
             try:
                 replies = await self._pipe.run_script(POSTED, records, ())
             except RedisReplyError as error:
