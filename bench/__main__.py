@@ -24,7 +24,7 @@ from bench.plane import (
     plane_environment,
     publish,
 )
-from bench.processes import LOAD_SECONDS_MAX, cpu_us, free_port, listens_on, running, send_load
+from bench.processes import LOAD_SECONDS_MAX, cpu_us, free_ports, listens_on, running, send_load
 from turnpike.embedded.choose_python import probe
 
 OURS, NGINX = "turnpike", "nginx"
@@ -92,7 +92,8 @@ def cases(scale: float) -> list[Case]:
 @contextmanager
 def both_running(folder: Path, program: str) -> Iterator[tuple[dict[str, Gateway], psutil.Process]]:
     """nginx and the data plane before one static upstream, and the Valkey that is not counted."""
-    ports = {name: free_port() for name in (OURS, NGINX, "upstream")}
+    names = (OURS, NGINX, "upstream")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     secrets = Secrets.make()
     HEADERS["x-api-key"] = secrets.api_key
     valkey = make_valkey(folder / "state")

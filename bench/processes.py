@@ -2,12 +2,13 @@
 
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,19 @@ ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS_MAX = 20.0
 STOP_SECONDS_MAX = 10.0
 LOAD_SECONDS_MAX = 120
+FIRST_PORT, PORTS = 10_000, 2_000
 
 
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, below those that the kernel lends to outgoing connections."""
+    ports: list[int] = []
+    with ExitStack() as stack:
+        while len(ports) < count:
+            probe = stack.enter_context(socket.socket())
+            with suppress(OSError):  # taken
+                probe.bind(("127.0.0.1", FIRST_PORT + secrets.randbelow(PORTS)))
+                ports.append(probe.getsockname()[1])
+    return ports
 
 
 @contextmanager
