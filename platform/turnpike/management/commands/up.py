@@ -15,7 +15,7 @@ from turnpike.embedded.state import DEMO_FILE, StateDir
 from turnpike.embedded.supervisor import Supervisor
 from turnpike.env import Env
 
-EXAMPLE_MODEL = "claude-sonnet-4-5"
+EXAMPLE_MODEL = "claude-sonnet-5"
 
 
 class Command(BaseCommand):
