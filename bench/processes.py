@@ -18,19 +18,24 @@ ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS_MAX = 20.0
 STOP_SECONDS_MAX = 10.0
 LOAD_SECONDS_MAX = 120
-FIRST_PORT, PORTS = 10_000, 2_000
+FIRST_PORT, PORTS, PORT_TRIES_MAX = 10_000, 2_000, 100
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, below those that the kernel lends to outgoing connections."""
+    """Ports that nobody listens on, below those that the kernel lends to outgoing connections.
+
+    Raises RuntimeError where nearly all are taken.
+    """
     ports: list[int] = []
     with ExitStack() as stack:
-        while len(ports) < count:
+        for _ in range(PORT_TRIES_MAX):
+            if len(ports) == count:
+                return ports
             probe = stack.enter_context(socket.socket())
             with suppress(OSError):  # taken
                 probe.bind(("127.0.0.1", FIRST_PORT + secrets.randbelow(PORTS)))
                 ports.append(probe.getsockname()[1])
-    return ports
+    raise RuntimeError(f"No {count} free ports from {FIRST_PORT} on.")
 
 
 @contextmanager
