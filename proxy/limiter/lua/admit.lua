@@ -41,6 +41,15 @@ local function answer(code, word, wait, available)
 end
 local function refuse(word, wait, available) return answer(0, word, wait or 0, available) end
 
+-- How many leases of a scope run. Looked for where all slots seem taken: most end in time by
+-- themselves, and those of a clock that went back are brought back to what a lease may last.
+local function living(key)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', now_ms)
+  local ahead = redis.call('ZRANGEBYSCORE', key, '(' .. I(now_ms + 2 * spec.lease), '+inf')
+  for _, rid in ipairs(ahead) do redis.call('ZADD', key, I(now_ms + spec.lease), rid) end
+  return redis.call('ZCARD', key)
+end
+
 -- Decide, in this order: known, policy, slots, rates, budgets, credit.
 local state = redis.call('HGET', KEYS[4], 'st')
 if state then return answer(2, state, 0) end
@@ -50,10 +59,7 @@ if policy.global ~= spec.gv or policy.tenant ~= spec.tv then return refuse('poli
 if #clamps > 0 then redis.call('HSET', KEYS[1], unpack(clamps)) end
 for i, slot in ipairs(spec.slots) do
   local key = KEYS[6 + i]
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', now_ms)
-  local ahead = redis.call('ZRANGEBYSCORE', key, '(' .. I(now_ms + 2 * spec.lease), '+inf')
-  for _, rid in ipairs(ahead) do redis.call('ZADD', key, I(now_ms + spec.lease), rid) end
-  if redis.call('ZCARD', key) >= slot.limit then
+  if redis.call('ZCARD', key) >= slot.limit and living(key) >= slot.limit then
     return refuse('concurrency:' .. slot.name, 1000000)
   end
 end

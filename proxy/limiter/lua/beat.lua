@@ -40,7 +40,8 @@ if not record.state then
   move_hold(spec.hold, record.scopes)
 end
 
-true_up(now, spec, update.charges, record)
+local noted = true_up(now, spec, update.charges, record)
+if #noted > 0 then redis.call('HSET', KEYS[4], unpack(noted)) end
 if want and want > record.hold then
   local room = not policy.is_cold and credit_left() or 0
   for _, budget in ipairs(spec.budgets) do room = math.min(room, budget_left(budget) or 0) end

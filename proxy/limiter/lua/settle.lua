@@ -26,18 +26,20 @@ if record.state and record.state ~= 'open' then
   word = 'revised'
   redis.call('HSET', KEYS[4], 'rank', I(update.rank), 'event', ARGV[4])
 else
+  local fields
   if record.state then
-    true_up(now, spec, update.charges, record)
+    fields = true_up(now, spec, update.charges, record)
   else
     record.scopes = scopes_of(spec)
-    redis.call('HSET', KEYS[4], 'schema', '1', 'tid', spec.tid, 'rid', spec.rid, 'at', I(now),
-      'scopes', record.scopes, 'slots', '', 'adopted', '1')
+    fields = {'schema', '1', 'tid', spec.tid, 'rid', spec.rid, 'at', I(now),
+      'scopes', record.scopes, 'slots', '', 'adopted', '1'}
   end
   move_hold(update.hold - record.hold, record.scopes)
   for i = 8, #KEYS do redis.call('ZREM', KEYS[i], spec.rid) end
   redis.call('ZREM', KEYS[5], member)
-  redis.call('HSET', KEYS[4], 'st', 'settled', 'hold', I(update.hold), 'rank', I(update.rank),
-    'event', ARGV[4])
+  for _, part in ipairs({'st', 'settled', 'hold', I(update.hold), 'rank', I(update.rank),
+    'event', ARGV[4]}) do fields[#fields + 1] = part end
+  redis.call('HSET', KEYS[4], unpack(fields))
   redis.call('HDEL', KEYS[4], 'progress', 'spec', 'base')
 end
 redis.call('ZADD', KEYS[6], I(math.floor(now / 1000)), member)

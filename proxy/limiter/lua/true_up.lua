@@ -25,9 +25,9 @@ end
 
 -- Brings the charges of an open record to absolute values. What is given back is only what is still
 -- missing: nothing if the bucket was full at any time since, and nothing of a record marked `kept`,
--- of which the buckets do not hold all that it was charged.
+-- of which the buckets do not hold all that it was charged. Returns what the record has to note.
 local function true_up(now, spec, charges, record)
-  local moved, noted = {}, {}
+  local moved, noted, is_later = {}, {}, false
   for i, b in ipairs(spec.buckets) do
     local want, had = charges[b.f], record.charged[i]
     if want and want ~= had then
@@ -36,7 +36,7 @@ local function true_up(now, spec, charges, record)
       local to = tat
       if want > had then
         local cap = now + b.burst + b.debt
-        to = math.max(tat, now) + want - had
+        to, is_later = math.max(tat, now) + want - had, true
         if tat <= now then moved[#moved + 1] = 'z:' .. b.f; moved[#moved + 1] = I(now) end
         if to > cap then
           to = cap
@@ -51,7 +51,8 @@ local function true_up(now, spec, charges, record)
   end
   if #moved > 0 then
     redis.call('HSET', KEYS[1], unpack(moved))
-    redis.call('PEXPIRE', KEYS[1], 3600000)
+    -- What was only given back is over sooner than what admission has said.
+    if is_later then redis.call('PEXPIRE', KEYS[1], 3600000) end
   end
-  if #noted > 0 then redis.call('HSET', KEYS[4], unpack(noted)) end
+  return noted
 end

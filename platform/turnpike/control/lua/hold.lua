@@ -11,7 +11,7 @@
 --
 -- Without allow-oom: when memory is full, admissions stop and what runs can still end.
 assert(#KEYS == 5, 'hold: five keys')
-local function I(x) return string.format('%.0f', x) end
+local function I(x) return string.format('%d', x) end
 local wallet, budgets, record, unposted, policy = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local hold, checks, scopes = tonumber(ARGV[3]), cjson.decode(ARGV[4]), ARGV[5]
 assert(hold and hold >= 0 and hold <= 9007199254740991 and hold % 1 == 0,

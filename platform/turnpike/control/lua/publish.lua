@@ -12,7 +12,7 @@
 assert(#KEYS >= 4, 'publish: four keys before the records')
 assert(#ARGV == 5 + #KEYS - 4, 'publish: one rank for each record')
 local TOMBSTONE_MS = 3600000
-local function I(x) return string.format('%.0f', x) end
+local function I(x) return string.format('%d', x) end
 
 local wallet, budgets, unposted, open = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local posted, version, limit = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -58,8 +58,11 @@ end
 -- What is left of a request: enough to know a repetition and a better event from one another.
 local function bury(key, member, posted_rank, best_rank, paid)
   redis.call('DEL', key)
-  redis.call('HSET', key, 'st', 'posted', 'posted', I(posted_rank), 'rank', I(best_rank))
-  if paid then redis.call('HSET', key, 'paid', I(paid)) end
+  local fields = {'st', 'posted', 'posted', I(posted_rank), 'rank', I(best_rank)}
+  if paid then
+    fields[7], fields[8] = 'paid', I(paid)
+  end
+  redis.call('HSET', key, unpack(fields))
   redis.call('PEXPIRE', key, TOMBSTONE_MS)
   if posted_rank >= best_rank then redis.call('ZREM', unposted, member) end
 end
