@@ -8,7 +8,7 @@ decided is checked against the versions first, so a change holds from the next r
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -37,6 +37,8 @@ from turnpike.contracts.demand import OtherCalls
 from turnpike.contracts.features import NOTHING, Wants
 from turnpike.contracts.snapshots import KIND_PLAYGROUND, SCOPE_COUNT_TOKENS, SCOPE_MESSAGES
 from turnpike.kernel import clock
+
+T = TypeVar("T")
 
 POLICY_ATTEMPTS = 4
 MEMBER_LENGTH_MAX = 64
@@ -106,9 +108,7 @@ class Admitter:
         demand = demand_of(body)
         if demand.wants.objects:
             ask, view = await self._pin(ask, view, demand.wants, body.model)
-        decision, view, admission = await self._admit(
-            ask, view, lambda current: self._decide(ask, current, body, demand), body.model
-        )
+        decision, view, admission = await self._admit(ask, view, body, self._decide, demand)
         self._refusals.count(view.key.tenant, ACCEPTED, at_us=ask.started_at_us)
         return Exchange(
             rid=ask.rid,
@@ -137,9 +137,7 @@ class Admitter:
         wants = wants_of(body)
         if wants.objects:
             ask, view = await self._pin(ask, view, wants, body.model)
-        decision, view, admission = await self._admit(
-            ask, view, lambda current: self._decide_count(ask, current, body, wants), body.model
-        )
+        decision, view, admission = await self._admit(ask, view, body, self._decide_count, wants)
         return decision.route, view, decision.spec, admission
 
     async def standing(self, ask: Ask, view: View, *, scope: str) -> View:
@@ -152,16 +150,21 @@ class Admitter:
         return current
 
     async def _admit(
-        self, ask: Ask, view: View, decide: Callable[[View], Decision], model: str
+        self,
+        ask: Ask,
+        view: View,
+        body: MessagesBody,
+        decide: Callable[[Ask, View, MessagesBody, T], Decision],
+        asked: T,
     ) -> tuple[Decision, View, Admission]:
         is_current = False
         for _ in range(POLICY_ATTEMPTS):
             try:
-                decision = decide(view)
+                decision = decide(ask, view, body, asked)
             except ApiError as refusal:
                 newer = view if is_current else await self._current_or(view)
                 if newer is view:
-                    self._note(view, ask, refusal, model)
+                    self._note(view, ask, refusal, body.model)
                     raise
                 view, is_current = newer, True
                 continue

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import msgspec
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
@@ -40,41 +41,28 @@ class _Done:
 DONE = _Done()
 
 
-class Cycle:
+class Cycle(msgspec.Struct, eq=False):
     """One request and its answer, as ASGI sees them."""
 
-    # Class attributes, so that a request sets only what differs.
+    scope: Scope
+    _transport: asyncio.Transport
+    _flow: FlowControl
+    _default_lines: bytes
+    _on_response: Callable[[], None]
+    keep_alive: bool
+    expects_continue: bool
     task: asyncio.Task[None] | None = None
-    disconnected = False
-    response_started = False
-    response_complete = False
-    _unread_bytes = 0
-    _is_whole = False
-    _is_body_told = False
+    disconnected: bool = False
+    response_started: bool = False
+    response_complete: bool = False
+    _pieces: list[bytes] = []
+    _unread_bytes: int = 0
+    _is_whole: bool = False
+    _is_body_told: bool = False
     _waiter: asyncio.Future[None] | None = None
-    _head = b""
-    _is_chunked = False
-    _left_bytes = 0
-
-    def __init__(
-        self,
-        scope: Scope,
-        transport: asyncio.Transport,
-        flow: FlowControl,
-        *,
-        default_lines: bytes,
-        keep_alive: bool,
-        expects_continue: bool,
-        on_response: Callable[[], None],
-    ) -> None:
-        self.scope = scope
-        self.keep_alive = keep_alive
-        self.expects_continue = expects_continue
-        self._transport = transport
-        self._flow = flow
-        self._default_lines = default_lines
-        self._on_response = on_response
-        self._pieces: list[bytes] = []
+    _head: bytes = b""
+    _is_chunked: bool = False
+    _left_bytes: int = 0
 
     # The protocol's side.
 

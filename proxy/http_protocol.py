@@ -92,7 +92,8 @@ class HttpProtocol(HttpToolsProtocol):
         if known is not None and self._running is None and self._is_between:
             found = None if self._is_draining else known.read(data)
             if found is not None:
-                self._begin_known(known, *found)
+                length, body = found
+                self._begin_known(known, length, body)
                 return
         begun_count = self._begun_count if self._is_between else -1
         try:
@@ -138,10 +139,10 @@ class HttpProtocol(HttpToolsProtocol):
             scope,
             self.transport,
             self.flow,
-            default_lines=self._lines_of_defaults(),
+            self._lines_of_defaults(),
+            self.on_response_complete,
             keep_alive=True,
             expects_continue=False,
-            on_response=self.on_response_complete,
         )
         cycle.take_whole(body)
         self._start(cycle)
@@ -174,10 +175,10 @@ class HttpProtocol(HttpToolsProtocol):
             scope,
             self.transport,
             self.flow,
-            default_lines=self._lines_of_defaults(),
+            self._lines_of_defaults(),
+            self.on_response_complete,
             keep_alive=(version != "1.0" and not self._is_draining and parser.should_keep_alive()),
             expects_continue=headers.get(b"expect", b"").lower() == b"100-continue",
-            on_response=self.on_response_complete,
         )
         if self._running is None:
             self._start(cycle)

@@ -80,7 +80,7 @@ class Pipeline:
         self, ask: Ask, view: View, body: MessagesBody, receive: Receive, send: Send
     ) -> None:
         """Serve one request. Raises ApiError while nothing has been sent to the client."""
-        if not self._journal.is_writable or self._settlement.is_full:
+        if not (self._journal.is_writable and self._settlement.has_room()):
             raise overloaded("The service cannot record usage at the moment.", reason="journal")
         exchange = await self._admitter.admit(ask, view, body)
         self._keeper.add(exchange)

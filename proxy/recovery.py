@@ -199,7 +199,7 @@ class Recovery:
             tenant=event.tenant,
             rank=event.rank,
             # Whoever wrote the end knew the charges; without it, the buckets are left as they are.
-            closing=Closing(spec=spec, event=_encode(event), charges=item.charges),
+            closing=Closing(spec=spec, event=_encode(event), charges=_encode(item.charges)),
             amount_micro=self._amount_micro(event),
             on_confirmed=waiting.discard,
             sent_at=float("-inf"),
@@ -228,7 +228,7 @@ class Recovery:
                 closing=Closing(
                     spec=Spec.from_json(fields["spec"], base=fields["base"]),
                     event=_encode(event),
-                    charges={},
+                    charges=b"{}",
                 ),
                 amount_micro=self._amount_micro(event),
                 on_confirmed=lambda _rid: None,

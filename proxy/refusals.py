@@ -39,14 +39,14 @@ class RefusalLog:
 
     def __init__(self, pipe: RedisLink) -> None:
         self._pipe = pipe
-        self._counts: Counter[tuple[int, str, str]] = Counter()
+        self._counts: Counter[tuple[int, int, str]] = Counter()  # by tenant, hour, outcome
         self._waiting: deque[tuple[int, bytes]] = deque(maxlen=WAITING_MAX)
 
     def count(self, tenant: int, outcome: str, *, at_us: int | None = None) -> None:
         """One more request of a tenant ended so in this hour."""
         if len(self._counts) < COUNTERS_MAX:
             hour = (clock.now_us() if at_us is None else at_us) // HOUR_US
-            self._counts[(tenant, _name_of_hour(hour), outcome)] += 1
+            self._counts[tenant, hour, outcome] += 1
 
     def refuse(self, tenant: int, row: Mapping[str, Any]) -> None:
         """Note a refusal: `status` names its outcome, the row is what the tenant will read."""
@@ -61,7 +61,7 @@ class RefusalLog:
         self._waiting.clear()
         commands: list[list[Argument]] = []
         for (tenant, hour, outcome), number in counts.items():
-            key = keyspace.outcome_counts(tenant, hour)
+            key = keyspace.outcome_counts(tenant, _name_of_hour(hour))
             commands.append(["HINCRBY", key, outcome, number])
             commands.append(["EXPIRE", key, OUTCOMES_KEPT_SECONDS])
         for tenant in {tenant for tenant, _ in rows}:

@@ -35,6 +35,7 @@ POSTING_SECONDS = 1.0
 OVERDUE_SECONDS = 5.0
 
 _encode = msgspec.json.Encoder().encode
+_read_charges = msgspec.json.Decoder(dict[str, int]).decode
 
 
 class Closing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -42,7 +43,7 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     spec: Spec
     event: bytes
-    charges: Mapping[str, int]
+    charges: bytes  # by bucket, as JSON
 
 
 class Ended(msgspec.Struct, kw_only=True, gc=False):
@@ -78,7 +79,7 @@ class _Final(msgspec.Struct):
 
     rid: str
     event: msgspec.Raw
-    charges: dict[str, int]
+    charges: msgspec.Raw
 
 
 _read_admitted = msgspec.json.Decoder(_Admitted).decode
@@ -111,10 +112,9 @@ class Settlement:
         """How many ended requests are not known to be posted."""
         return len(self._outbox)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether so much is unconfirmed that nothing more may be admitted."""
-        return len(self._outbox) >= OUTBOX_MAX
+    def has_room(self) -> bool:
+        """Whether more may be admitted: not so while too much is unconfirmed."""
+        return len(self._outbox) < OUTBOX_MAX
 
     @property
     def oldest_started_ms(self) -> int:
@@ -141,11 +141,11 @@ class Settlement:
 
         `admitted_at`: where the journal has this very spec, if it has.
         """
-        ended_at = 0
+        ended_at, final = 0, _encode(charges)
         try:
             ended_at = self._journal.append(
                 spec.rid,
-                line_of("F", spec.rid, b'"event":%b,"charges":%b' % (event, _encode(charges))),
+                line_of("F", spec.rid, b'"event":%b,"charges":%b' % (event, final)),
             )
         except JournalUnwritable:
             # Redis still takes the event; only a crash before that would lose it.
@@ -156,7 +156,7 @@ class Settlement:
             rid=spec.rid,
             tenant=spec.plan.tenant,
             rank=rank,
-            closing=Closing(spec=spec, event=event, charges=charges),
+            closing=Closing(spec=spec, event=event, charges=final),
             amount_micro=amount_micro,
             admitted_at=admitted_at,
             ended_at=ended_at,
@@ -180,7 +180,7 @@ class Settlement:
         try:
             reply = self._limiter.begin_settle(
                 closing.spec,
-                charges=closing.charges,
+                closing.charges,
                 hold_micro=ended.amount_micro,
                 event=closing.event,
                 rank=ended.rank,
@@ -276,7 +276,7 @@ class Settlement:
         try:
             await self._limiter.settle(
                 closing.spec,
-                charges=closing.charges,
+                charges=_read_charges(closing.charges),
                 hold_micro=ended.amount_micro,
                 event=closing.event,
                 rank=ended.rank,
@@ -299,7 +299,7 @@ class Settlement:
         except (ValueError, msgspec.DecodeError):
             return None
         is_this = admitted.rid == final.rid == ended.rid
-        closing = Closing(spec=spec, event=bytes(final.event), charges=final.charges)
+        closing = Closing(spec=spec, event=bytes(final.event), charges=bytes(final.charges))
         return closing if is_this else None
 
     async def _posted_ranks(self, batch: Sequence[Ended]) -> dict[str, int]:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, cast
+from typing import cast
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class TurnWrites:
             try:
                 write(data)
             except Exception:  # one socket's trouble is not the next one's
-                logger.exception("A write to a socket failed.")
+                logger.exception("socket.write_failed")
 
 
 @lru_cache(maxsize=1)  # a process has one loop; a second one would only begin anew
@@ -58,30 +58,44 @@ def turn_writes_of(loop: asyncio.AbstractEventLoop) -> TurnWrites:
 
 
 class TurnTransport:
-    """A transport that holds its writes until the turn's end; all else passes through.
+    """A transport that holds its writes until the turn's end; all else that is called passes through.
 
     Whoever closes it gets everything out that was written before.
     """
 
+    __slots__ = (
+        "_transport",
+        "_write_held",
+        "_writes",
+        "abort",
+        "get_extra_info",
+        "get_write_buffer_size",
+        "is_closing",
+        "pause_reading",
+        "resume_reading",
+        "set_protocol",
+    )
+
     def __init__(self, transport: asyncio.Transport, writes: TurnWrites) -> None:
         self._transport = transport
         self._writes = writes
-        self.is_closing = transport.is_closing
+        self._write_held = self._write  # made once, not at each write
+        self.abort = transport.abort
         self.get_extra_info = transport.get_extra_info
+        self.get_write_buffer_size = transport.get_write_buffer_size
+        self.is_closing = transport.is_closing
         self.pause_reading = transport.pause_reading
         self.resume_reading = transport.resume_reading
+        self.set_protocol = transport.set_protocol
 
     def write(self, data: bytes) -> None:
         """Write at the turn's end, after all that was written before."""
-        self._writes.put(self._write, data)
+        self._writes.put(self._write_held, data)
 
     def close(self) -> None:
         """Write what is held, and close when it is out."""
         self._writes.flush()
         self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
 
     def _write(self, data: bytes) -> None:
         if not self.is_closing():

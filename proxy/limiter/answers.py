@@ -4,7 +4,6 @@ All of it comes from the buckets that decided, at the instant when they decided.
 """
 
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import NamedTuple
 
 from proxy.limiter.limiter import Admission
@@ -29,6 +28,7 @@ Found = tuple[Bucket, Told, int]
 
 SECOND_US = 1_000_000
 RETRY_JITTER_SECONDS = 4
+INSTANTS_MAX = 1_024
 
 _UNITS = {
     KIND_REQUESTS: "requests",
@@ -62,7 +62,7 @@ def rate_limit_headers(spec: Spec, admission: Admission) -> list[Header]:
         limit, remaining, reset, burst_us, units, per_us = told
         left = left_us * units // per_us if left_us > 0 else 0  # as Bucket.units_in
         full_at = -((left_us - burst_us - now_us) // SECOND_US)  # rounded up
-        headers += (limit, (remaining, b"%d" % left), (reset, _instant(full_at)))
+        headers += (limit, (remaining, b"%d" % left), (reset, _instants[full_at]))
     return headers
 
 
@@ -199,6 +199,14 @@ def _dollars(micro: int) -> str:
     return f"${whole}.{decimals[:2]}{decimals[2:].rstrip('0')}"
 
 
-@lru_cache(maxsize=1_024)  # most answers of a second share their reset times
-def _instant(seconds: int) -> bytes:
-    return clock.rfc3339(clock.datetime_of_us(seconds * SECOND_US)).encode()
+class _Instants(dict[int, bytes]):
+    """Seconds since 1970 as text: most answers of a second share their reset times."""
+
+    def __missing__(self, seconds: int) -> bytes:
+        if len(self) >= INSTANTS_MAX:
+            self.clear()
+        text = self[seconds] = clock.rfc3339(clock.datetime_of_us(seconds * SECOND_US)).encode()
+        return text
+
+
+_instants = _Instants()

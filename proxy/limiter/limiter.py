@@ -201,17 +201,17 @@ class Limiter:
         return Settled(state=reply[1].decode(), is_appended=reply[0] == GRANTED)
 
     def begin_settle(
-        self, spec: Spec, *, charges: Mapping[str, int], hold_micro: int, event: bytes, rank: int
+        self, spec: Spec, charges: bytes, *, hold_micro: int, event: bytes, rank: int
     ) -> asyncio.Future[Any] | None:
         """The same, sent at once for a caller that need not wait: its future is done with it.
 
-        None, or a future that fails: nothing is known to be done, and `settle` does it. Raises
-        RedisAway.
+        The charges are JSON already. None, or a future that fails: nothing is known to be done, and
+        `settle` does it. Raises RedisAway.
         """
         # Most of the time nobody runs without Redis, and the fallback need not be told.
         if self._fallback is not None and self._fallback.shares:
             return None
-        update = b'{"charges":%b,"hold":%d,"rank":%d}' % (_encode(charges), hold_micro, rank)
+        update = b'{"charges":%b,"hold":%d,"rank":%d}' % (charges, hold_micro, rank)
         return self._pipe.call(
             spec.plan.keys.settlement,
             spec.rid,
@@ -264,11 +264,11 @@ def _admission(reply: list[Any]) -> Admission:
     return Admission(
         code=code,
         reason=reason.decode(),
-        now_us=int(now),
-        wait_us=int(wait),
-        available_micro=int(available) if available else None,
+        now_us=now,
+        wait_us=wait,
+        available_micro=None if available == b"" else available,
         epoch=epoch.decode(),
-        remaining_us=tuple(map(int, left.split(b","))) if left else (),
+        remaining_us=tuple(left),
     )
 
 

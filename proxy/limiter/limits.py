@@ -100,17 +100,17 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         if hold_micro == self.hold_micro:
             return self
         return _make_spec(
-            rid=self.rid,
-            plan=self.plan,
-            lease_ms=self.lease_ms,
-            hold_micro=hold_micro,
-            costs_us=self.costs_us,
-            budgets=self.budgets,
-            tenant_version=self.tenant_version,
-            global_version=self.global_version,
-            input_estimate=self.input_estimate,
-            output_reserve=self.output_reserve,
-            base=self.base,
+            self.rid,
+            self.plan,
+            self.lease_ms,
+            hold_micro,
+            self.costs_us,
+            self.budgets,
+            self.tenant_version,
+            self.global_version,
+            self.input_estimate,
+            self.output_reserve,
+            self.base,
         )
 
 
@@ -155,19 +155,18 @@ def build_spec(
     reserve, reserve_max = max_tokens, plan.output_reserve_max
     if reserve_max is not None and reserve > reserve_max:
         reserve = reserve_max
-    costs = plan.charges(requests=1, input_tokens=input_estimate, output_tokens=reserve)
     return _make_spec(
-        rid=rid,
-        plan=plan,
-        lease_ms=lease_ms,
-        hold_micro=hold_micro,
-        costs_us=tuple(costs.values()),
-        budgets=_checks_of(plan.budgets, at_us=at_us) if plan.budgets else (),
-        tenant_version=tenant_version,
-        global_version=global_version,
-        input_estimate=input_estimate,
-        output_reserve=reserve,
-        base=base,
+        rid,
+        plan,
+        lease_ms,
+        hold_micro,
+        tuple(plan.charges(1, input_estimate, reserve).values()),
+        _checks_of(plan.budgets, at_us=at_us) if plan.budgets else (),
+        tenant_version,
+        global_version,
+        input_estimate,
+        reserve,
+        base,
     )
 
 
@@ -176,19 +175,8 @@ def spec_count_tokens(
 ) -> Spec:
     """Counting tokens has a requests bucket of its own: no slot, no tokens, no money, no record."""
     plan = count_tokens_plan(key.tenant, tier.count_tokens_per_minute)
-    return _make_spec(
-        rid=rid,
-        plan=plan,
-        lease_ms=0,
-        hold_micro=0,
-        costs_us=(plan.buckets[0].cost_us(1),),
-        budgets=(),
-        tenant_version=tenant_version,
-        global_version=global_version,
-        input_estimate=0,
-        output_reserve=0,
-        base=b"",
-    )
+    costs_us = (plan.buckets[0].cost_us(1),)
+    return _make_spec(rid, plan, 0, 0, costs_us, (), tenant_version, global_version, 0, 0, b"")
 
 
 def running_charges(spec: Spec, *, input_tokens: int, output_tokens: int) -> dict[str, int]:
@@ -197,11 +185,7 @@ def running_charges(spec: Spec, *, input_tokens: int, output_tokens: int) -> dic
     `input_tokens` is what the upstream counted, with cache writes and without cache reads. Output
     counts as reserved until more than that has come.
     """
-    return spec.plan.charges(
-        requests=1,
-        input_tokens=input_tokens,
-        output_tokens=max(output_tokens, spec.output_reserve),
-    )
+    return spec.plan.charges(1, input_tokens, max(output_tokens, spec.output_reserve))
 
 
 def settle_charges(
@@ -219,10 +203,8 @@ def settle_charges(
     """
     assert is_void or not is_request_given_back
     if is_void:
-        return spec.plan.charges(
-            requests=0 if is_request_given_back else 1, input_tokens=0, output_tokens=0
-        )
-    return spec.plan.charges(requests=1, input_tokens=input_tokens, output_tokens=output_tokens)
+        return spec.plan.charges(0 if is_request_given_back else 1, 0, 0)
+    return spec.plan.charges(1, input_tokens, output_tokens)
 
 
 def _checks_of(budgets: tuple[tuple[str, Budget], ...], *, at_us: int) -> tuple[BudgetCheck, ...]:
@@ -238,7 +220,6 @@ def _checks_of(budgets: tuple[tuple[str, Budget], ...], *, at_us: int) -> tuple[
 
 
 def _make_spec(
-    *,
     rid: str,
     plan: Plan,
     lease_ms: int,

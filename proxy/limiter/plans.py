@@ -172,13 +172,14 @@ class Plan:
     units_max: int  # of so many no cost is capped; -1: a bucket has a limit of nothing
     told: tuple[Told, ...]  # one for each bucket
 
-    def charges(self, *, requests: int, input_tokens: int, output_tokens: int) -> dict[str, int]:
+    def charges(self, requests: int, input_tokens: int, output_tokens: int) -> dict[str, int]:
         """What a request of that many units takes from each bucket by name: `Bucket.cost_us`.
 
         Written out, since a call for each bucket costs as much as what it works out.
         """
-        units = (requests, input_tokens + output_tokens, input_tokens, output_tokens)
-        if input_tokens + output_tokens <= self.units_max:
+        tokens = input_tokens + output_tokens
+        units = (requests, tokens, input_tokens, output_tokens)
+        if tokens <= self.units_max:
             return {name: -(-units[kind] * MINUTE_US // limit) for name, kind, limit in self.rates}
         return {
             bucket.name: bucket.cost_us(units[KINDS.index(bucket.kind)]) for bucket in self.buckets

@@ -61,10 +61,10 @@ class UpstreamResponse:
 
     __slots__ = ("_connection", "_exchange", "headers", "is_reused", "status")
 
-    def __init__(self, connection: Connection, exchange: Exchange, *, is_reused: bool) -> None:
+    def __init__(self, connection: Connection, exchange: Exchange) -> None:
         self.status = exchange.status
         self.headers = exchange.headers
-        self.is_reused = is_reused
+        self.is_reused = exchange.is_reused
         self._connection = connection
         self._exchange = exchange
 
@@ -173,7 +173,6 @@ class UpstreamClient:
             is_kept = connection is not None
             if connection is None:
                 connection = await self._connect(target, connect_timeout_seconds)
-            is_reused = connection.is_reused
             try:
                 exchange = await connection.send(request, timeout_seconds=headers_timeout_seconds)
             except SendFailed:
@@ -186,7 +185,7 @@ class UpstreamClient:
                 connection.abort()
                 raise
             else:
-                return UpstreamResponse(connection, exchange, is_reused=is_reused)
+                return UpstreamResponse(connection, exchange)
 
     async def close(self) -> None:
         """Drop all connections, running exchanges included."""

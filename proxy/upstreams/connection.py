@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import cast
 
 import httptools
+import msgspec
 
 from proxy.asgi import Headers
 from proxy.turn_writes import turn_writes_of
@@ -30,24 +31,22 @@ WRITE_PIECE_BYTES = 256 * 1024
 _TOO_MANY = f"More than {HEADERS_MAX} headers or {HEAD_BYTES_MAX} bytes of them."
 
 
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """One request's answer as it comes in: head, body pieces, end or error."""
 
-    # Class attributes, so that an exchange sets only what differs.
-    status = 0
-    body_bytes = 0
-    unread_bytes = 0
-    is_framed = False
-    is_sent = False
-    is_complete = False
+    is_reused: bool  # its connection had served before
+    status: int = 0
+    headers: Headers = []
+    chunks: list[bytes] = []
+    body_bytes: int = 0
+    unread_bytes: int = 0
+    is_framed: bool = False
+    is_sent: bool = False
+    is_complete: bool = False
     error: UpstreamError | None = None
     waiter: asyncio.Future[None] | None = None
     # Takes what comes while somebody waits for it, or says False: then the waiter is woken.
     tap: Callable[[bytes], bool] | None = None
-
-    def __init__(self) -> None:
-        self.headers: Headers = []
-        self.chunks: list[bytes] = []
 
     def take_body(self) -> bytes:
         """All of the body that came and was not taken yet."""
@@ -107,7 +106,7 @@ class Connection(asyncio.Protocol):
         The request is given in pieces, head and body, as they go out.
         """
         assert self._exchange is None
-        exchange = self._exchange = Exchange()
+        exchange = self._exchange = Exchange(self.is_reused)
         self._interim_answers = self._head_bytes = 0
         self._trailers = self._trailer_bytes = 0
         self._arm(timeout_seconds)

@@ -128,7 +128,10 @@ class Forwarder:
         peer = self._peer(upstream)
         start = self._start(hop, peer, call)
         if upstream.send_request_id:
-            start += b"x-turnpike-request-id: %b\r\n" % call.request_id.encode()
+            ours = start, call.request_id.encode(), len(body)
+            head = b"%bx-turnpike-request-id: %b\r\ncontent-length: %d\r\n\r\n" % ours
+        else:
+            head = b"%bcontent-length: %d\r\n\r\n" % (start, len(body))
         wait = (
             upstream.silence_timeout_seconds if call.is_stream else upstream.answer_timeout_seconds
         )
@@ -137,7 +140,7 @@ class Forwarder:
         try:
             response = await self._client.send_from(
                 peer.target,
-                [start, b"content-length: %d\r\n\r\n" % len(body), body],
+                [head, body],
                 connect_timeout_seconds=upstream.connect_timeout_seconds,
                 headers_timeout_seconds=max(wait - gone, HEADERS_SECONDS_MIN),
             )
@@ -308,9 +311,9 @@ def failure_of(error: wire.UpstreamError) -> AttemptFailed:
 
 
 def header_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
-    """The first header of that name (in lower case), or None."""
+    """The first header of that name, or None; names are in lower case already."""
     for key, value in headers:
-        if key.lower() == name:
+        if key == name:
             return value.decode("latin-1")
     return None
 

@@ -33,11 +33,12 @@ class Switchboard:
         if body is not None and needs_conversation(hops):
             conversation = conversation_of(body, key=key, model=model)
         return Tries(
+            hops[0],
             hops,
             conversation,
-            chooser=self._chooser,
-            board=self.board,
-            caps=self._caps,
-            begun_at=clock.monotonic_seconds() if begun_at is None else begun_at,
-            is_stream=body is not None and body.is_stream,
+            self._chooser,
+            self.board,
+            self._caps,
+            clock.monotonic_seconds() if begun_at is None else begun_at,
+            body is not None and body.is_stream,
         )

@@ -7,6 +7,8 @@ gone that the client is better served by an answer.
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
+import msgspec
+
 from proxy.api_errors import ApiError, overloaded
 from proxy.metrics import METRICS
 from proxy.upstreams.client import UpstreamError
@@ -46,39 +48,26 @@ class Caps(Protocol):
         """A place for one attempt, or None where all are taken."""
 
 
-class Tries:
+class Tries(msgspec.Struct, eq=False):
     """One request's way through its upstreams. `hop` is the one that is being tried."""
 
-    # Class attributes, so that a request sets only what differs.
+    hop: Hop
+    _hops: Sequence[Hop]
+    _conversation: Conversation | None
+    _chooser: Chooser
+    _board: HealthBoard
+    _caps: Caps
+    _begun_at: float
+    _is_stream: bool
     _tried: Tried = _NONE
     _capped: Tried = _NONE
-    _count = 0
-    _is_trial = False
-    _is_running = False
-    _is_served = False
-    _is_streamed = False
+    _count: int = 0
+    _is_trial: bool = False
+    _is_running: bool = False
+    _is_served: bool = False
+    _is_streamed: bool = False
     _lease: Lease | None = None
     _again: Hop | None = None
-
-    def __init__(
-        self,
-        hops: Sequence[Hop],
-        conversation: Conversation | None,
-        *,
-        chooser: Chooser,
-        board: HealthBoard,
-        caps: Caps,
-        begun_at: float,
-        is_stream: bool = False,
-    ) -> None:
-        self._hops = hops
-        self._conversation = conversation
-        self._chooser = chooser
-        self._board = board
-        self._caps = caps
-        self._begun_at = begun_at
-        self._is_stream = is_stream
-        self.hop = hops[0]
 
     def begin_now(self) -> Hop | None:
         """Begin the first attempt, where nobody need be asked; None: `begin` says what to do."""

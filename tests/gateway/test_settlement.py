@@ -26,7 +26,7 @@ class Told:
         self.reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.settled: list[tuple[bytes, Mapping[str, int], bytes]] = []
 
-    def begin_settle(self, _spec: Spec, **_parts: Any) -> asyncio.Future[Any]:
+    def begin_settle(self, _spec: Spec, _charges: bytes, **_parts: Any) -> asyncio.Future[Any]:
         """Sent, and not answered yet."""
         return self.reply
 

@@ -94,7 +94,7 @@ class Line:
         """Send the request."""
         request = [b"POST / HTTP/1.1\r\n\r\n", *body]
         exchange = await self.connection.send(request, timeout_seconds=9)
-        return UpstreamResponse(self.connection, exchange, is_reused=False)
+        return UpstreamResponse(self.connection, exchange)
 
 
 async def exchange(*pieces: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes, bool]:

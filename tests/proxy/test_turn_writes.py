@@ -139,7 +139,7 @@ async def test_one_that_fails_keeps_none_of_the_others(
         await asyncio.sleep(0)
 
     assert told == [b"b"]
-    assert [record.message for record in caplog.records] == ["A write to a socket failed."]
+    assert [record.message for record in caplog.records] == ["socket.write_failed"]
 
 
 async def test_what_a_write_brings_about_is_written_in_its_turn(told: list[Any]) -> None:

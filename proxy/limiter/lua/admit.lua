@@ -6,8 +6,8 @@
 --   ARGV  now in us ('' in production), spec as JSON, base as JSON
 --         spec: tid, rid, lease ms (0: no record), hold micros, tv and gv (versions of the policy),
 --         slots [{name, limit}], buckets [{f, burst, debt us}], costs [us], budgets [{scope, f, limit}]
---   returns {1 granted, 0 refused or 2 known; reason or state; now us; us to wait; micros available;
---         epoch; us left in each bucket, joined by commas}; the last is true of refusals as well
+--   returns {1 granted, 0 refused or 2 known; reason or state; now us; us to wait; micros available
+--         or ''; epoch; {us left in each bucket}}; the last is true of refusals as well
 --   clock  the server's, or the one injected by a test
 --
 -- Without allow-oom: when memory is full, admissions stop and what runs can still end.
@@ -32,12 +32,11 @@ for i, b in ipairs(spec.buckets) do
     clamps[#clamps + 1] = I(cap)
   end
   tats[i] = math.max(tat, now)
-  left[i] = I(now + b.burst - tats[i])
+  left[i] = now + b.burst - tats[i]
 end
 local policy = policy_now(spec.tid, now)
 local function answer(code, word, wait, available)
-  return {code, word, I(now), I(wait), available and I(available) or '', policy.epoch,
-    table.concat(left, ',')}
+  return {code, word, now, wait, available or '', policy.epoch, left}
 end
 local function refuse(word, wait, available) return answer(0, word, wait or 0, available) end
 
@@ -97,7 +96,7 @@ for i, b in ipairs(spec.buckets) do
   taken[#taken + 1] = I(tats[i] + spec.costs[i])
   record[#record + 1] = 'b:' .. b.f
   record[#record + 1] = I(spec.costs[i])
-  left[i] = I(now + b.burst - tats[i] - spec.costs[i])
+  left[i] = now + b.burst - tats[i] - spec.costs[i]
 end
 if #taken > 0 then
   redis.call('HSET', KEYS[1], unpack(taken))

@@ -5,8 +5,8 @@
 --   returns nothing: included, not run
 --   clock  the server's, or the one injected by a test
 
--- Every number is written with this: tostring keeps 14 digits, replies cut fractions. All are whole,
--- and '%d' is exact up to 2^53 as '%.0f' is, at a third of the price.
+-- Every number that is stored is written with this: tostring keeps 14 digits. All are whole, and '%d'
+-- is exact up to 2^53 as '%.0f' is, at a third of the price. Replies take numbers as they are.
 local function I(x) return string.format('%d', x) end
 
 local function now_us(injected)
