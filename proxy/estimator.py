@@ -11,7 +11,7 @@ What is learned lies in Redis and outlives the worker; workers add their steps t
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -52,7 +52,7 @@ class Learned(msgspec.Struct):
     count: int = 0
 
 
-class _Fit(NamedTuple):
+class _Fit(msgspec.Struct, frozen=True):
     """What is learned of a model, as requests ask for it."""
 
     ratios: Mapping[str, float]
@@ -78,7 +78,7 @@ class Estimator:
     def input_tokens(self, model: str, size: Measure) -> int:
         """The likely input tokens of a body for a model, rounded up."""
         fit = self._fit_of(model)
-        return size.plain_tokens if fit is None else size.tokens(fit.ratios)
+        return size.plain_tokens() if fit is None else size.tokens(fit.ratios)
 
     def fitted(self, demand: Demand, model: str) -> Demand:
         """A demand as it was read with what is known of the model; the same where nothing is."""

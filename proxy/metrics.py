@@ -256,10 +256,10 @@ class Metrics:
         """Count a request's end, and its tokens by the top-level counters."""
         self._ended[rank][0] += 1
         rows = self._token_rows.get(model) or self._rows_of(model)
-        for name in filter(usage.get, rows):  # C leaves out what was not used
-            count = usage[name]
+        for name, numbers in rows.items():
+            count = usage.get(name)
             if type(count) is int and count > 0:
-                rows[name][0] += count
+                numbers[0] += count
 
     def _rows_of(self, model: str) -> TokenRows:
         rows = {name: self.tokens.labels(model, name).numbers for name in TOKEN_FIELDS}

@@ -224,12 +224,13 @@ class Pipeline:
             failure.upstream_request_id = header_of(response.headers, b"request-id")
             raise failure from error
         meter = meter_answer(payload)
+        is_reported = True
         if meter.flags:
             METRICS.note_flags(meter.flags)
             if FLAG_MALFORMED_ANSWER in meter.flags:
                 raise _unreadable(response)
+            is_reported = meter.is_reported
         outcome = exchange.outcome
-        is_reported = meter.is_reported
         if is_reported:
             outcome.usage = meter.usage
         else:

@@ -58,7 +58,7 @@ def turn_writes_of(loop: asyncio.AbstractEventLoop) -> TurnWrites:
 
 
 class TurnTransport:
-    """A transport that holds its writes until the turn's end; all else that is called passes through.
+    """A transport that holds its writes until the turn's end; all else passes through.
 
     Whoever closes it gets everything out that was written before.
     """

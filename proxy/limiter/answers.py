@@ -3,7 +3,7 @@
 All of it comes from the buckets that decided, at the instant when they decided.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from proxy.limiter.limiter import Admission
@@ -18,13 +18,13 @@ from proxy.limiter.plans import (
     SCOPE_TENANT,
     SCOPE_WORKSPACE,
     Bucket,
+    Plan,
     Told,
 )
 from turnpike.kernel import clock
 from turnpike.kernel.money import format_amount, nanos_of_micros
 
 Header = tuple[bytes, bytes]
-Found = tuple[Bucket, Told, int]
 
 SECOND_US = 1_000_000
 RETRY_JITTER_SECONDS = 4
@@ -55,25 +55,27 @@ def rate_limit_headers(spec: Spec, admission: Admission) -> list[Header]:
     Remaining is what would still be admitted now, not rounded. Reset is the first whole second at
     which the bucket is full. Empty when the buckets are not known.
     """
-    plan, now_us = spec.plan, admission.now_us
-    found: Iterable[Found] = zip(plan.buckets, plan.told, admission.remaining_us, strict=False)
+    plan, now_us, lefts_us = spec.plan, admission.now_us, admission.remaining_us
     headers: list[Header] = []
-    for _, told, left_us in found if plan.is_flat else _tightest(found):
+    if not lefts_us:
+        return headers
+    for place, told in enumerate(plan.told) if plan.is_flat else _tightest(plan, lefts_us):
         limit, remaining, reset, burst_us, units, per_us = told
+        left_us = lefts_us[place]
         left = left_us * units // per_us if left_us > 0 else 0  # as Bucket.units_in
         full_at = -((left_us - burst_us - now_us) // SECOND_US)  # rounded up
         headers += (limit, (remaining, b"%d" % left), (reset, _instants[full_at]))
     return headers
 
 
-def _tightest(found: Iterable[Found]) -> Iterable[Found]:
+def _tightest(plan: Plan, lefts_us: Sequence[int]) -> Iterable[tuple[int, Told]]:
     """Of each kind the bucket that leaves the least, then the one with the lowest limit."""
-    best: dict[str, tuple[tuple[int, int], Found]] = {}
-    for bucket, told, left_us in found:
-        rank = bucket.units_in(left_us), bucket.limit_per_minute
+    best: dict[str, tuple[tuple[int, int], tuple[int, Told]]] = {}
+    for place, bucket in enumerate(plan.buckets):
+        rank = bucket.units_in(lefts_us[place]), bucket.limit_per_minute
         known = best.get(bucket.kind)
         if known is None or rank < known[0]:
-            best[bucket.kind] = rank, (bucket, told, left_us)
+            best[bucket.kind] = rank, (place, plan.told[place])
     return [item for _, item in best.values()]
 
 

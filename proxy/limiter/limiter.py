@@ -121,7 +121,7 @@ class Limiter:
         """
         try:
             reply = await self._pipe.call(
-                spec.plan.keys.admission,
+                spec.plan.admission,
                 spec.rid,
                 (self._now(), spec.text, spec.base),
                 timeout_seconds=self._timeout_seconds,
@@ -190,7 +190,7 @@ class Limiter:
         try:
             reply = await self._pipe.run_script(
                 SETTLE,
-                spec.plan.keys.settlement.keys(spec.rid),
+                spec.plan.settlement.keys(spec.rid),
                 (self._now(), spec.text, update, event),
                 timeout_seconds=self._write_timeout_seconds,
             )
@@ -213,7 +213,7 @@ class Limiter:
             return None
         update = b'{"charges":%b,"hold":%d,"rank":%d}' % (charges, hold_micro, rank)
         return self._pipe.call(
-            spec.plan.keys.settlement,
+            spec.plan.settlement,
             spec.rid,
             (self._now(), spec.text, update, event),
             timeout_seconds=self._write_timeout_seconds,

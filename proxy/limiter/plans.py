@@ -166,6 +166,8 @@ class Plan:
     budgets: tuple[tuple[str, Budget], ...]
     output_reserve_max: int | None
     keys: TenantKeys
+    admission: PreparedCall  # those of its keys
+    settlement: PreparedCall
     text: bytes  # tenant, slots and buckets as the spec's JSON has them
     is_flat: bool  # no two buckets are of one kind
     rates: tuple[tuple[str, int, int], ...]  # each bucket's name, kind's place in KINDS, and limit
@@ -272,6 +274,22 @@ def _buckets_of(scope: str, limits: Limits) -> list[Bucket]:
     ]
 
 
+@lru_cache(maxsize=_PLANS_MAX)
+def _keys_of(tenant: int, slots: tuple[str, ...]) -> TenantKeys:
+    shard = keyspace.shard_of(tenant)
+    return TenantKeys(
+        buckets=keyspace.buckets(tenant),
+        wallet=keyspace.wallet(tenant),
+        budgets=keyspace.budgets(tenant),
+        record_prefix=keyspace.record(tenant, ""),
+        open=keyspace.open_requests(shard),
+        policy=keyspace.policy(shard),
+        unposted=keyspace.unposted(shard),
+        stream=keyspace.usage_stream(shard),
+        slots=tuple(keyspace.slots(tenant, name) for name in slots),
+    )
+
+
 def _told_of(bucket: Bucket) -> Told:
     prefix = b"anthropic-ratelimit-%b-" % bucket.kind.replace("_", "-").encode()
     limit = (prefix + b"limit", b"%d" % bucket.limit_per_minute)
@@ -287,18 +305,7 @@ def make_plan(
     output_reserve_max: int | None,
 ) -> Plan:
     """A plan of limits given one by one."""
-    shard = keyspace.shard_of(tenant)
-    keys = TenantKeys(
-        buckets=keyspace.buckets(tenant),
-        wallet=keyspace.wallet(tenant),
-        budgets=keyspace.budgets(tenant),
-        record_prefix=keyspace.record(tenant, ""),
-        open=keyspace.open_requests(shard),
-        policy=keyspace.policy(shard),
-        unposted=keyspace.unposted(shard),
-        stream=keyspace.usage_stream(shard),
-        slots=tuple(keyspace.slots(tenant, slot.name) for slot in slots),
-    )
+    keys = _keys_of(tenant, tuple(slot.name for slot in slots))
     text = b'{"schema":%d,"tid":"%d","slots":%b,"buckets":%b' % (
         SCHEMA,
         tenant,
@@ -313,6 +320,8 @@ def make_plan(
         budgets=budgets,
         output_reserve_max=output_reserve_max,
         keys=keys,
+        admission=keys.admission,
+        settlement=keys.settlement,
         text=text,
         is_flat=len({bucket.kind for bucket in buckets}) == len(buckets),
         rates=tuple(

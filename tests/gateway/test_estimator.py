@@ -73,7 +73,7 @@ def teach(estimator: Estimator, size: Measure, tokens: int, *, tenant: int = TEN
         tenant=tenant,
         model=SONNET,
         size=size,
-        estimate=size.plain_tokens,
+        estimate=size.plain_tokens(),
         usage={"input_tokens": tokens, "output_tokens": 1},
         output_chars=0,
     )
@@ -112,7 +112,7 @@ async def test_estimates_converge_on_what_the_simulator_counts(
 
     errors = [abs(estimator.input_tokens(SONNET, size) / tokens - 1) for size, tokens in seen]
     assert max(errors) < 0.02
-    assert estimator.input_tokens("another-model", seen[0][0]) == seen[0][0].plain_tokens
+    assert estimator.input_tokens("another-model", seen[0][0]) == seen[0][0].plain_tokens()
 
 
 def test_one_sample_moves_little_and_no_flood_moves_beyond_the_ends(estimator: Estimator) -> None:
@@ -127,9 +127,9 @@ def test_one_sample_moves_little_and_no_flood_moves_beyond_the_ends(estimator: E
         teach(estimator, size, 1)
     starved = estimator.input_tokens(SONNET, size)
 
-    assert once <= size.plain_tokens * (1 + STEP_MAX) + 1
-    assert flooded <= HIGHEST * size.plain_tokens
-    assert starved >= LOWEST * (size.plain_tokens - 8)
+    assert once <= size.plain_tokens() * (1 + STEP_MAX) + 1
+    assert flooded <= HIGHEST * size.plain_tokens()
+    assert starved >= LOWEST * (size.plain_tokens() - 8)
 
 
 def test_a_tenant_is_heard_once_a_second_and_a_model_twenty_times(pipe: RedisPipe) -> None:
@@ -143,7 +143,7 @@ def test_a_tenant_is_heard_once_a_second_and_a_model_twenty_times(pipe: RedisPip
     for tenant in range(100):
         teach(estimator, size, 20_000, tenant=tenant)
 
-    assert 1 < one_tenant / size.plain_tokens <= 1 + STEP_MAX
+    assert 1 < one_tenant / size.plain_tokens() <= 1 + STEP_MAX
     assert estimator.input_tokens(SONNET, size) == one_tenant
 
 
@@ -195,7 +195,7 @@ async def test_what_is_learned_outlives_the_worker_and_workers_add_up(
     await estimator.sync()
 
     both = reborn.input_tokens(SONNET, size)
-    assert both - alone == pytest.approx(alone - size.plain_tokens, abs=2)
+    assert both - alone == pytest.approx(alone - size.plain_tokens(), abs=2)
     assert estimator.input_tokens(SONNET, size) == other.input_tokens(SONNET, size) == both
 
 

@@ -80,7 +80,7 @@ def read_demand(fields: Mapping[str, msgspec.Raw], *, raw: bytes, max_tokens: in
     has_hour = has_cache and b'"1h"' in raw
     size = measure(parts)
     return Demand(
-        input_estimate=size.plain_tokens,
+        input_estimate=size.plain_tokens(),
         max_tokens=max_tokens,
         measure=size,
         has_cache_control=has_cache,

@@ -53,7 +53,6 @@ class Measure(msgspec.Struct, frozen=True):
     media_tokens: int = 0
     has_escapes: bool = False
 
-    @property
     def plain_tokens(self) -> int:
         """The likely number of tokens before anything is learned, rounded up."""
         tokens = REQUEST_TOKENS + self.media_tokens - (-(self.latin + self.code) // 4)
@@ -106,7 +105,7 @@ def measure(parts: Iterable[bytes]) -> Measure:
 
 def estimate_input_tokens(parts: Iterable[bytes]) -> int:
     """The likely number of input tokens of a body's parts before anything is learned."""
-    return measure(parts).plain_tokens
+    return measure(parts).plain_tokens()
 
 
 def _is_code(part: bytes) -> bool:

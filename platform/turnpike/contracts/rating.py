@@ -8,7 +8,9 @@ at its own model's price. A refusal without output costs nothing.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from turnpike.contracts.snapshots import Price, PriceSet
 from turnpike.kernel.money import Nanos, half_even_div
@@ -133,11 +135,10 @@ def nanos_of_call(
     if len(brackets) > 1:
         first = _reached(brackets, prompt_tokens_of(counts))
     rates, total, kept = first.rates, 0, BASIS_POINTS - discount_bp
-    # C leaves out what was not used: most of the components of most answers.
-    for name in filter(counts.__getitem__, counts):
-        if name in rates:
+    for name, count in counts.items():
+        if count and name in rates:
             rate_nanos, divisor = rates[name]
-            total += half_even_div(counts[name] * rate_nanos * kept, divisor)
+            total += half_even_div(count * rate_nanos * kept, divisor)
     return total
 
 
@@ -250,7 +251,7 @@ def find_price(
     return rows.get(component)
 
 
-class _Bracket(NamedTuple):
+class _Bracket(msgspec.Struct, frozen=True):
     """The prices of one call above so long a prompt, and their rates with what divides them."""
 
     min_input: int
