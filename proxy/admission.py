@@ -110,7 +110,7 @@ class Admitter:
             ask, view = await self._pin(ask, view, demand.wants, body.model)
         decision, view, admission = await self._admit(ask, view, body, self._decide, demand)
         self._refusals.count(view.key.tenant, ACCEPTED, at_us=ask.started_at_us)
-        return Exchange(
+        exchange = Exchange(
             rid=ask.rid,
             request_id=ask.request_id,
             view=view,
@@ -118,7 +118,6 @@ class Admitter:
             model=decision.route.model.model,
             spec=decision.spec,
             members=decision.members,
-            discount_bp=view.terms.discount_bp,
             started_at_us=ask.started_at_us,
             admission=admission,
             max_tokens=body.max_tokens,
@@ -127,8 +126,10 @@ class Admitter:
             beaten_at=ask.begun_at,
             wants=demand.wants,
             measure=demand.measure,
-            unseen_micro=decision.unseen_micro,
         )
+        if decision.unseen_micro:  # hardly ever, and a call with more than 15 names is a slow one
+            exchange.unseen_micro = decision.unseen_micro
+        return exchange
 
     async def admit_count(
         self, ask: Ask, view: View, body: MessagesBody

@@ -29,7 +29,7 @@ class App:
         kind = scope["type"]
         gateway = self._gateway
         if kind == "http" and gateway is not None and scope["path"] not in OWN_PATHS:
-            await gateway.endpoints(scope, receive, send)
+            await gateway.endpoints.serve(scope, receive, send)
         elif kind == "http":
             await self._answer(scope, send)
         elif kind == "lifespan":

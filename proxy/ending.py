@@ -60,13 +60,14 @@ class Ending:
         if worth > exchange.hold_micro:
             amount = exchange.hold_micro
             METRICS.waived_micro.inc(worth - amount)
+        finished_at_us, started_at_us = clock.now_us(), exchange.started_at_us
         event = event_json(
             exchange.members,
             outcome,
             upstream_model=exchange.route.hops[0].upstream_model,
             attempts=exchange.attempts,
             hold_micro=exchange.hold_micro,
-            finished_at_us=max(clock.now_us(), exchange.started_at_us),
+            finished_at_us=finished_at_us if finished_at_us > started_at_us else started_at_us,
         )
         METRICS.note_end(outcome.rank, model=exchange.model, usage=outcome.usage)
         return self._settlement.write_down(

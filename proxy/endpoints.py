@@ -67,7 +67,7 @@ class Endpoints:
         self._counter = counter
         self._batch_items = batch_items
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Every answer has a request id, in header and error body."""
         path, method = scope["path"], scope["method"]
         if path == "/api/hello" or path == "/":

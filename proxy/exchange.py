@@ -38,7 +38,6 @@ class Exchange(msgspec.Struct, kw_only=True):
     model: str  # that answers, by our name for it
     spec: Spec
     members: bytes  # of its event, as far as they are known at admission
-    discount_bp: int
     started_at_us: int
     admission: Admission
     max_tokens: int
@@ -197,7 +196,7 @@ class Exchange(msgspec.Struct, kw_only=True):
             price_set=self.route.price_set,
             model=self.model,
             max_tokens=self.max_tokens,
-            discount_bp=self.discount_bp,
+            discount_bp=self.view.terms.discount_bp,
         )
 
     def name_models(self, usage: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -225,12 +224,12 @@ class Exchange(msgspec.Struct, kw_only=True):
                 self.counts,
                 price_set=self.route.price_set,
                 model=self.model,
-                discount_bp=self.discount_bp,
+                discount_bp=self.view.terms.discount_bp,
             )
         return lines_micro(
             self._final_lines(),
             price_set=self.route.price_set,
-            discount_bp=self.discount_bp,
+            discount_bp=self.view.terms.discount_bp,
             stop_reason=self.outcome.stop_reason,
         )
 

@@ -179,7 +179,8 @@ class Pipeline:
         """Open the attempt; a client that leaves, or a stop, ends the wait for its answer."""
         task = asyncio.current_task(self._loop)
         assert task is not None
-        exchange.set_disconnect_policy(hop.upstream)
+        if call.is_stream:  # other answers are read on, whoever has left
+            exchange.set_disconnect_policy(hop.upstream)
         exchange.close_upstream = task.cancel
         try:
             response = await self._forwarder.open(hop, call, body)

@@ -177,12 +177,15 @@ class Plan:
     def charges(self, requests: int, input_tokens: int, output_tokens: int) -> dict[str, int]:
         """What a request of that many units takes from each bucket by name: `Bucket.cost_us`.
 
-        Written out, since a call for each bucket costs as much as what it works out.
+        Written out, since a call, of a comprehension too, costs as much as what it works out.
         """
         tokens = input_tokens + output_tokens
         units = (requests, tokens, input_tokens, output_tokens)
         if tokens <= self.units_max:
-            return {name: -(-units[kind] * MINUTE_US // limit) for name, kind, limit in self.rates}
+            charges = {}
+            for name, kind, limit in self.rates:
+                charges[name] = -(-units[kind] * MINUTE_US // limit)
+            return charges
         return {
             bucket.name: bucket.cost_us(units[KINDS.index(bucket.kind)]) for bucket in self.buckets
         }

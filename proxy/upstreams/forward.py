@@ -136,13 +136,13 @@ class Forwarder:
             upstream.silence_timeout_seconds if call.is_stream else upstream.answer_timeout_seconds
         )
         # Later attempts have what the earlier ones left: the client waits no longer for them.
-        gone = clock.monotonic_seconds() - call.begun_at
+        left = wait - (clock.monotonic_seconds() - call.begun_at)
         try:
             response = await self._client.send_from(
                 peer.target,
                 [head, body],
                 connect_timeout_seconds=upstream.connect_timeout_seconds,
-                headers_timeout_seconds=max(wait - gone, HEADERS_SECONDS_MIN),
+                headers_timeout_seconds=left if left > HEADERS_SECONDS_MIN else HEADERS_SECONDS_MIN,
             )
         except wire.UpstreamError as error:
             raise failure_of(error) from error

@@ -87,10 +87,12 @@ class Tries(msgspec.Struct, eq=False):
         return self._start(hop)
 
     def _start(self, hop: Hop) -> Hop:
-        self.hop, self._again = hop, None
+        self.hop = hop
+        if self._count:
+            self._again, self._is_served, self._is_streamed = None, False, False
         self._count += 1
         self._is_trial = self._board.begin(hop.upstream.upstream)
-        self._is_running, self._is_served, self._is_streamed = True, False, False
+        self._is_running = True
         return hop
 
     async def first_answer(self, ask: Callable[[Hop], Awaitable[Answer]]) -> Answer:

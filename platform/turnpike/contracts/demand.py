@@ -64,7 +64,11 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
 
 def prompt_parts(fields: Mapping[str, msgspec.Raw]) -> list[bytes]:
     """The bytes of a body that become input tokens."""
-    return [bytes(fields[name]) for name in _PROMPT_FIELDS if name in fields]
+    parts = []
+    for name in _PROMPT_FIELDS:
+        if name in fields:
+            parts.append(bytes(fields[name]))
+    return parts
 
 
 def read_demand(fields: Mapping[str, msgspec.Raw], *, raw: bytes, max_tokens: int) -> Demand:

@@ -96,10 +96,12 @@ def measure(parts: Iterable[bytes]) -> Measure:
             cjk, cyrillic = cjk + ideographs, cyrillic + letters
             other += max(0, len(rest) - 3 * ideographs - 2 * letters)
             size -= len(rest)
+        if size <= 0:
+            continue
         if _is_code(part):
-            code += max(0, size)
+            code += size
         else:
-            latin += max(0, size)
+            latin += size
     return Measure(latin, code, cjk, cyrillic, other, media, has_escapes)
 
 

@@ -157,11 +157,12 @@ def plain_counts(
     cache_read: int,
 ) -> dict[str, int]:
     """The counts by component of one model call that used no tools and was served as usual."""
+    # The split comes in message_start alone; what the total has beyond it is priced as 5m.
+    rest = cache_creation - one_hour
     return {
         INPUT: input_tokens,
         OUTPUT: output_tokens,
-        # The split comes in message_start alone; what the total has beyond it is priced as 5m.
-        CACHE_WRITE_5M: max(five_minutes, cache_creation - one_hour),
+        CACHE_WRITE_5M: rest if rest > five_minutes else five_minutes,
         CACHE_WRITE_1H: one_hour,
         CACHE_READ: cache_read,
         WEB_SEARCH: 0,

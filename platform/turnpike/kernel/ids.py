@@ -28,7 +28,7 @@ INVOICE = "inv"
 # Version 7 and the variant of RFC 9562; all other bits are time and randomness.
 _FIXED_BITS = 0x7000 << 64 | 0x8000000000000000
 _FREE_BITS = (1 << 128) - 1 ^ (0xF000 << 64 | 0xC000000000000000)
-_SIX, _TWELVE = 58**6, 58**12
+_FOUR, _EIGHT, _TWELVE = 58**4, 58**8, 58**12
 _PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 _VALUES = {character: value for value, character in enumerate(ALPHABET)}
 
@@ -101,14 +101,17 @@ def parse_public_id(prefix: str, text: str) -> UUID:
 
 
 def _public_id(prefix: str, number: int) -> str:
-    # Six digits at a time, which fit a machine word, and of those two by a look-up.
+    # Down to four digits at a time, which Python divides as a machine does, and of those two by a
+    # look-up.
     pairs = _PAIRS
-    number, low = divmod(number, _TWELVE)
-    a, b = divmod(number, _SIX)
-    c, d = divmod(low, _SIX)
+    high, low = divmod(number, _TWELVE)
+    a, rest = divmod(high, _EIGHT)
+    b, c = divmod(rest, _FOUR)
+    d, rest = divmod(low, _EIGHT)
+    e, f = divmod(rest, _FOUR)
     return (
-        f"{prefix}_{VERSION}{pairs[a // 3_364]}{pairs[a % 3_364]}"
-        f"{pairs[b // 11_316_496]}{pairs[b // 3_364 % 3_364]}{pairs[b % 3_364]}"
-        f"{pairs[c // 11_316_496]}{pairs[c // 3_364 % 3_364]}{pairs[c % 3_364]}"
-        f"{pairs[d // 11_316_496]}{pairs[d // 3_364 % 3_364]}{pairs[d % 3_364]}"
+        f"{prefix}_{VERSION}{pairs[a]}"
+        f"{pairs[b // 3_364]}{pairs[b % 3_364]}{pairs[c // 3_364]}{pairs[c % 3_364]}"
+        f"{pairs[d // 3_364]}{pairs[d % 3_364]}"
+        f"{pairs[e // 3_364]}{pairs[e % 3_364]}{pairs[f // 3_364]}{pairs[f % 3_364]}"
     )
