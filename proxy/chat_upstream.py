@@ -113,6 +113,10 @@ class ChatAnswer(UpstreamResponse):
     def set_tap(self, tap: Callable[[bytes], bool] | None) -> None:
         """No tap: what comes is converted before anybody may have it."""
 
+    def take_whole(self, limit_bytes: int) -> bytes | None:
+        """Nothing at once: it is converted first."""
+        return None
+
     async def read_all(self, limit_bytes: int, timeout_seconds: float) -> bytes:
         """The whole answer or error, converted; what cannot be converted comes as it is."""
         payload = await self._inner.read_all(limit_bytes, timeout_seconds)

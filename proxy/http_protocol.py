@@ -129,7 +129,8 @@ class HttpProtocol(HttpToolsProtocol):
         """A whole request came whose head is known: the parser need not see it."""
         self._learnings_left = LEARNINGS_MAX
         scope = known.scope.copy()
-        scope["state"] = self.app_state.copy()
+        if self.app_state:
+            scope["state"] = self.app_state.copy()
         scope["headers"] = headers = known.headers.copy()
         scope[HEADERS_IN_SCOPE] = fields = known.fields.copy()
         headers[known.length_at] = (b"content-length", length)

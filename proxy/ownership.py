@@ -126,6 +126,10 @@ class NamingAnswer(UpstreamResponse):
     def set_tap(self, tap: Callable[[bytes], bool] | None) -> None:
         """No tap: what an answer names is noted before anybody may read of it."""
 
+    def take_whole(self, limit_bytes: int) -> bytes | None:
+        """Nothing at once: what it names is noted first."""
+        return None
+
     async def read_all(self, limit_bytes: int, timeout_seconds: float) -> bytes:
         """The whole answer, once what it names is noted."""
         payload = await self._inner.read_all(limit_bytes, timeout_seconds)

@@ -32,6 +32,7 @@ from proxy.upstreams.forward import (
     Forwarder,
     failure_of,
     header_of,
+    read_answer,
     with_request_id,
 )
 from proxy.upstreams.selection import Hop
@@ -217,13 +218,10 @@ class Pipeline:
 
         Reading goes on when the client has left, since the upstream bills in full.
         """
-        try:
-            payload = await response.read_all(ANSWER_BYTES_MAX, hop.upstream.answer_timeout_seconds)
-        except UpstreamError as error:
-            # It may have been billed: its id is kept with the attempt, which stays unknown.
-            failure = failure_of(error)
-            failure.upstream_request_id = header_of(response.headers, b"request-id")
-            raise failure from error
+        payload = response.take_whole(ANSWER_BYTES_MAX)
+        if payload is None:
+            seconds = hop.upstream.answer_timeout_seconds
+            payload = await read_answer(response, ANSWER_BYTES_MAX, seconds)
         meter = meter_answer(payload)
         is_reported = True
         if meter.flags:

@@ -82,11 +82,16 @@ class UpstreamResponse:
         """
         self._exchange.tap = tap
 
+    def take_whole(self, limit_bytes: int) -> bytes | None:
+        """The whole body where it is there already, as that of a short answer; else `read_all`."""
+        exchange = self._exchange
+        if exchange.is_complete and exchange.body_bytes <= limit_bytes:
+            return exchange.take_body()
+        return None
+
     async def read_all(self, limit_bytes: int, timeout_seconds: float) -> bytes:
         """The whole body within the time. Raises BodyTooLarge beyond it, and as read_chunk."""
         exchange = self._exchange
-        if exchange.is_complete and exchange.body_bytes <= limit_bytes:
-            return exchange.take_body()  # the usual case of a short answer
         time = self._connection.time
         deadline = time() + timeout_seconds
         pieces: list[bytes] = []

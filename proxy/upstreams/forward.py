@@ -310,6 +310,19 @@ def failure_of(error: wire.UpstreamError) -> AttemptFailed:
     )
 
 
+async def read_answer(
+    response: wire.UpstreamResponse, limit_bytes: int, timeout_seconds: float
+) -> bytes:
+    """The whole body of an answer. Raises AttemptFailed, which keeps the upstream's id of it."""
+    try:
+        return await response.read_all(limit_bytes, timeout_seconds)
+    except wire.UpstreamError as error:
+        # It may have been billed: its id is kept with the attempt, which stays unknown.
+        failure = failure_of(error)
+        failure.upstream_request_id = header_of(response.headers, b"request-id")
+        raise failure from error
+
+
 def header_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
     """The first header of that name, or None; names are in lower case already."""
     for key, value in headers:
