@@ -198,7 +198,8 @@ class Endpoints:
 
     def _body(self, ask: Ask, scope: Scope) -> bytes | None:
         """The body where it came with the head; else it has to be waited for."""
-        _check_framing(ask.headers)
+        if ask.memo is None:  # a head that is known says nothing of that kind
+            _check_framing(ask.headers)
         raw: bytes | None = scope.pop(BODY_IN_SCOPE, None)
         return raw if raw is not None and len(raw) <= self._config.body_bytes_max else None
 

@@ -204,7 +204,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._running = None
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             self._start(self.pipeline.popleft())
             return

@@ -17,8 +17,8 @@ LENGTH_PLACES_MAX = 10
 # One header line; the parser has refused whatever else could be meant by it.
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
 _END = b"\r\n\r\n"
-# With these a request is more than a head and a body of its length.
-_UNUSUAL = frozenset((b"transfer-encoding", b"expect", b"upgrade"))
+# With these a request is more than a head and a body of its length, as it stands.
+_UNUSUAL = frozenset((b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"))
 
 
 class HeadMemo:

@@ -8,7 +8,7 @@ import fcntl
 import json
 import logging
 import os
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,9 +67,16 @@ class Series:
     def fold(self) -> None:
         """Bring what was observed into the numbers: the sum first, then the buckets, +Inf last."""
         observed, numbers = self._observed, self.numbers
+        if not observed:
+            return
         numbers[0] += sum(observed)
-        for value in observed:
-            numbers[1 + bisect_left(self._bounds, value)] += 1
+        observed.sort()  # then the buckets are asked for, and not each value
+        below = 0
+        for place, bound in enumerate(self._bounds, start=1):
+            up_to = bisect_right(observed, bound)
+            numbers[place] += up_to - below
+            below = up_to
+        numbers[-1] += len(observed) - below
         observed.clear()
 
 

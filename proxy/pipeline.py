@@ -194,7 +194,8 @@ class Pipeline:
             exchange.close_upstream = None
         exchange.close_upstream = response.close
         if hop.body is None:
-            return self._watched(response, hop, exchange)
+            names = exchange.wants.names_objects
+            return self._watched(response, hop, exchange) if names else response
         return ChatAnswer(
             response,
             model=exchange.model,
@@ -205,9 +206,7 @@ class Pipeline:
     def _watched(
         self, response: UpstreamResponse, hop: Hop, exchange: Exchange
     ) -> UpstreamResponse:
-        """The answer; where it may name upstream objects, one that notes whose they are."""
-        if not exchange.wants.names_objects:
-            return response
+        """An answer that may name upstream objects as one that notes whose they are."""
         tenant, upstream = exchange.spec.tenant, hop.upstream.upstream
         return NamingAnswer(response, partial(self._owners.note, tenant, upstream))
 
@@ -235,7 +234,7 @@ class Pipeline:
         else:
             ratio = self._estimator.output_ratio(exchange.model)
             outcome.usage = meter.observed_usage(max_tokens=exchange.max_tokens, ratio=ratio)
-        if is_estimated(response):
+        if hop.body is not None and is_estimated(response):
             is_reported = False
             METRICS.note_flags((FLAG_MISSING,))
         outcome.rank = words.RANK_REPORTED if is_reported else words.RANK_OBSERVED
