@@ -102,6 +102,7 @@ async def test_known_head_says_where_its_request_ends(serve: Serve) -> None:
         ),
         post(b"one", b"x-twice: 1", b"x-twice: 2"),
         post(b"one", b"connection: close"),
+        post(b"one", b"content-encoding: identity"),
     ],
 )
 async def test_unusual_head_is_never_known(serve: Serve, unusual: bytes) -> None:

@@ -336,6 +336,21 @@ def test_an_overshoot_that_ends_a_pause_begins_a_new_busy_period(make_world: Mak
     assert world.tat("t:tokens") == before
 
 
+def test_buckets_are_kept_for_longer_only_where_more_is_taken(make_world: MakeWorld) -> None:
+    world = make_world(ASKED)
+    spec = admitted(world)
+
+    world.client.pexpire(world.keys.buckets, 60_000)
+    world.beat(spec, charges=running_charges(spec, input_tokens=5_000, output_tokens=0))
+    taken_ms = world.client.pttl(world.keys.buckets)
+    world.client.pexpire(world.keys.buckets, 60_000)
+    world.settle(spec, charges=settle_charges(spec, input_tokens=10, output_tokens=10))
+    given_back_ms = world.client.pttl(world.keys.buckets)
+
+    assert taken_ms > 3_590_000
+    assert 0 < given_back_ms <= 60_000
+
+
 def test_debt_is_capped_and_what_was_forgiven_is_not_given_back(make_world: MakeWorld) -> None:
     world = make_world(ASKED)
     spec = admitted(world)
