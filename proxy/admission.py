@@ -57,6 +57,10 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     upstream: int | None = None  # where the objects live that it names
     memo: HeadMemo | None = None  # what was made of the same headers before
 
+    def __repr__(self) -> str:
+        """Without the headers: they hold a key."""
+        return f"Ask({self.request_id})"
+
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the snapshots say: where the request may go, and what is asked of the limiter."""

@@ -64,6 +64,10 @@ class Cycle(msgspec.Struct, eq=False):
     _is_chunked: bool = False
     _left_bytes: int = 0
 
+    def __repr__(self) -> str:
+        """Without what the client sent: its headers hold a key."""
+        return object.__repr__(self)
+
     # The protocol's side.
 
     def take(self, piece: bytes) -> None:

@@ -48,6 +48,10 @@ class Exchange(msgspec.Struct, eq=False):
     # Takes what comes while somebody waits for it, or says False: then the waiter is woken.
     tap: Callable[[bytes], bool] | None = None
 
+    def __repr__(self) -> str:
+        """Without what the answer says."""
+        return object.__repr__(self)
+
     def take_body(self) -> bytes:
         """All of the body that came and was not taken yet."""
         chunks, self.chunks = self.chunks, []

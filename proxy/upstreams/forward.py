@@ -89,6 +89,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     begun_at: float = msgspec.field(default_factory=clock.monotonic_seconds)
     memo: HeadMemo | None = None
 
+    def __repr__(self) -> str:
+        """Without the headers: they hold a key."""
+        return f"Call({self.request_id})"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Peer:
