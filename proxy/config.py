@@ -4,7 +4,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from turnpike.kernel import hashing, sealing
@@ -20,14 +20,14 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 class ProxyConfig:
     """What the data plane reads from its environment; docs/configuration.md explains each."""
 
-    redis_url: str
-    peppers: Mapping[str, bytes]
-    master_keys: Mapping[str, bytes]
+    redis_url: str = field(repr=False)  # may hold a password
+    peppers: Mapping[str, bytes] = field(repr=False)
+    master_keys: Mapping[str, bytes] = field(repr=False)
     journal_dir: Path
     worker: str
     metrics_dir: Path
     journal_fsync: str = "interval"
-    metrics_token: str = ""
+    metrics_token: str = field(default="", repr=False)
     trusted_proxies: tuple[Network, ...] = ()
     simulator_control: bool = False
     # A lease is at least three beats, so that a blocked event loop does not lose its requests.

@@ -6,7 +6,7 @@ an upstream says about our own credentials or quota is never shown to a tenant.
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from urllib.parse import urlsplit
 
@@ -98,7 +98,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class _Peer:
     target: wire.Target
     path_prefix: bytes
-    secrets: Mapping[int | None, bytes]
+    secrets: Mapping[int | None, bytes] = field(repr=False)
     is_chat: bool
 
     def secret_of(self, credential: int | None) -> bytes:

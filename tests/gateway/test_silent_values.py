@@ -1,10 +1,12 @@
 """Values that hold what a client sent do not show it, should one ever come into a log."""
 
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from proxy.admission import Ask
+from proxy.config import ProxyConfig
 from proxy.http_cycle import Cycle
 from proxy.upstreams.connection import Exchange
 from proxy.upstreams.forward import Call
@@ -41,3 +43,18 @@ def test_no_key_and_no_content_is_shown(value: object) -> None:
     assert SECRET.decode() not in f"{value!r} {value} {[value]}"
     if isinstance(value, Cycle):
         assert SECRET.decode() not in repr(cast(Any, value).send)
+
+
+def test_no_secret_of_the_gateway_is_shown(tmp_path: Path) -> None:
+    secret = "not-to-be-seen"
+    config = ProxyConfig(
+        redis_url=f"redis://:{secret}@localhost/0",
+        peppers={"b1": secret.encode()},
+        master_keys={"b1": secret.encode()},
+        journal_dir=tmp_path,
+        worker="w",
+        metrics_dir=tmp_path,
+        metrics_token=secret,
+    )
+
+    assert secret not in repr(config)
