@@ -35,7 +35,7 @@ POSTING_SECONDS = 1.0
 OVERDUE_SECONDS = 5.0
 
 _encode = msgspec.json.Encoder().encode
-_read_charges = msgspec.json.Decoder(dict[str, int]).decode
+_read_charges = msgspec.json.Decoder(dict[str, Any]).decode  # the script checks them
 
 
 class Closing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -79,7 +79,7 @@ class _Final(msgspec.Struct):
 
     rid: str
     event: msgspec.Raw
-    charges: msgspec.Raw
+    charges: dict[str, int]
 
 
 _read_admitted = msgspec.json.Decoder(_Admitted).decode
@@ -299,7 +299,7 @@ class Settlement:
         except (ValueError, msgspec.DecodeError):
             return None
         is_this = admitted.rid == final.rid == ended.rid
-        closing = Closing(spec=spec, event=bytes(final.event), charges=bytes(final.charges))
+        closing = Closing(spec=spec, event=bytes(final.event), charges=_encode(final.charges))
         return closing if is_this else None
 
     async def _posted_ranks(self, batch: Sequence[Ended]) -> dict[str, int]:

@@ -30,7 +30,7 @@ class Switchboard:
     ) -> Tries:
         """The attempts of one request; without a body it belongs to no conversation."""
         conversation = None
-        if body is not None and not hops[0].is_alone and needs_conversation(hops):
+        if body is not None and needs_conversation(hops):
             conversation = conversation_of(body, key=key, model=model)
         return Tries(
             hops[0],
