@@ -46,7 +46,11 @@ def running(
     is_ready: Callable[[], bool],
     log: Path,
 ) -> Iterator[psutil.Process]:
-    """A child process, from the moment it is ready until the block ends."""
+    """A child process, from the moment it is ready until the block ends.
+
+    Raises RuntimeError where it does not start, or ended before the block did: what was measured
+    without it means nothing.
+    """
     with log.open("wb") as output:
         child = subprocess.Popen(  # noqa: S603  # the commands are this package's own
             command,
@@ -58,6 +62,8 @@ def running(
         try:
             _wait_until(is_ready, child, log)
             yield psutil.Process(child.pid)
+            if child.poll() is not None:
+                raise RuntimeError(f"{child.args!r} ended too early:\n{_tail_of(log)}")
         finally:
             child.terminate()
             try:
@@ -84,8 +90,12 @@ def _wait_until(is_ready: Callable[[], bool], child: "subprocess.Popen[bytes]", 
     deadline = time.monotonic() + START_SECONDS_MAX
     while not is_ready():
         if child.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{child.args!r} did not start:\n{log.read_text()[-3_000:]}")
+            raise RuntimeError(f"{child.args!r} did not start:\n{_tail_of(log)}")
         time.sleep(0.05)
+
+
+def _tail_of(log: Path) -> str:
+    return log.read_text()[-3_000:]
 
 
 def cpu_us(process: psutil.Process) -> float:
