@@ -83,6 +83,8 @@ def _export(*, worker: int) -> None:
         STATE_DIR=str(state_dir),
         JOURNAL_DIR=str(state_dir / "journal"),
         METRICS_DIR=str(state_dir / "metrics"),
+        # What tests start finds our packages too, also where pytest was called without make.
+        PYTHONPATH=os.pathsep.join([str(ROOT / "platform"), str(ROOT)]),
     )
     redis_url = os.environ.get(TEST_REDIS_URL, "redis://127.0.0.1:1/0")
     first = first_redis_database(redis_url) + DATABASES_PER_WORKER * worker
