@@ -35,6 +35,14 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """What stands below one bar; `x` is the bar's middle, in percent of the picture's width."""
+
+    x: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
     """Bars, their legend, and what stands at the axes."""
 
@@ -42,7 +50,7 @@ class Chart:
     legend: tuple[str, ...]
     ticks: tuple[str, ...]
     grid: tuple[int, ...]
-    labels: tuple[str, ...]
+    labels: tuple[Label, ...]
 
 
 def stacked_bars(
@@ -77,7 +85,10 @@ def stacked_bars(
         legend=tuple(series),
         ticks=tuple(write(top * step // GRID_LINES) for step in reversed(range(GRID_LINES + 1))),
         grid=tuple(HEIGHT * step // GRID_LINES for step in range(GRID_LINES + 1)),
-        labels=tuple(labels[::every]),
+        labels=tuple(
+            Label(x=_middle_of(place, len(labels)), text=labels[place])
+            for place in range(0, len(labels), every)
+        ),
     )
 
 
@@ -101,6 +112,12 @@ def sparkline(values: Sequence[int]) -> str:
     return " ".join(
         f"{place * 100 // last},{38 - value * 34 // top}" for place, value in enumerate(values)
     )
+
+
+def _middle_of(place: int, count: int) -> str:
+    """Where the middle of a bar is among so many, to a tenth of a percent."""
+    tenths = (2 * place + 1) * 500 // count
+    return f"{tenths // 10}.{tenths % 10}"
 
 
 def _parts(values: Sequence[int], top: int) -> tuple[Part, ...]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accounts.models import Role
-from billing.console.charts import ceiling, stacked_bars
+from billing.console.charts import LABELS_MAX, ceiling, stacked_bars
 from billing.queries.limits import level_of
 from proxy.limiter.plans import KINDS, make_bucket
 from tests.billing.usage_world import USAGE_NANO
@@ -131,3 +131,16 @@ def test_bars_stack_to_their_sum() -> None:
     assert heights == [192, 240]
     assert chart.bars[0].tip == "a · 80\nx: 30\ny: 50"
     assert chart.ticks == ("100", "75", "50", "25", "0")
+
+
+@given(st.integers(1, 400))
+def test_each_label_stands_below_its_own_bar(count: int) -> None:
+    names = [f"day {place}" for place in range(count)]
+    chart = stacked_bars(labels=names, series={"x": [1] * count})
+
+    bars = {bar.tip.partition(" · ")[0]: bar for bar in chart.bars}
+    assert chart.labels[0].text == names[0]
+    assert len(chart.labels) <= LABELS_MAX
+    for label in chart.labels:
+        bar = bars[label.text]
+        assert bar.left <= 10 * float(label.x) <= bar.left + bar.slot + 1
