@@ -8,8 +8,11 @@ import hypothesis
 import pytest
 import redis
 from django.conf import settings
+from django.db.models.signals import pre_save
 from django.utils import translation
 
+from accounts.console.words import ACTIONS
+from accounts.models import AuditEvent
 from tests.support.redis_clients import connect
 from tests.support.running import Platform, clean_environment, running_platform, state_directory
 
@@ -36,6 +39,16 @@ def redis_client() -> Iterator[redis.Redis]:
     client.flushdb()
     yield client
     client.close()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _audited_actions_have_names() -> None:
+    """What is written into an audit log is read by people, and looked for by what it is called."""
+
+    def check(instance: AuditEvent, **_rest: object) -> None:
+        assert instance.action in ACTIONS, f"{instance.action}: give it words in console/words.py"
+
+    pre_save.connect(check, sender=AuditEvent, weak=False)
 
 
 class Clock:

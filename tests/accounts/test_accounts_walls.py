@@ -189,8 +189,12 @@ def test_an_untouched_chain_is_whole(tenant: Tenant, stranger: Tenant) -> None:
     _fill(tenant)
 
     with platform_scope(REASON):
-        record_audit(actor="system", tenant=None, action="platform.tested", target="platform")
-        record_audit(actor="system", tenant=None, action="platform.tested", target="platform")
+        record_audit(
+            actor="system", tenant=None, action="platform.settings_changed", target="platform"
+        )
+        record_audit(
+            actor="system", tenant=None, action="platform.settings_changed", target="platform"
+        )
         broken = [find_broken_event(tenant=number) for number in (tenant.pk, stranger.pk, None)]
 
     assert check_audit_chains_task() == 0
@@ -240,7 +244,7 @@ def test_an_audit_row_names_who_what_and_from_where_and_masks_keys(tenant: Tenan
         record_audit(
             actor=caller,
             tenant=tenant.pk,
-            action="thing.done",
+            action="key.updated",
             target="thing_1",
             before={"note": secret},
             after={"at": clock.utc_now(), "list": [secret]},
@@ -248,7 +252,7 @@ def test_an_audit_row_names_who_what_and_from_where_and_masks_keys(tenant: Tenan
         )
         event = AuditEvent.objects.order_by("-pk")[0]
 
-    assert (event.actor, event.action, event.target) == ("user_x", "thing.done", "thing_1")
+    assert (event.actor, event.action, event.target) == ("user_x", "key.updated", "thing_1")
     assert (event.address, event.request_id) == ("192.0.2.1", "req_1")
     assert event.before == {"note": "tpk_live_***"}
     assert event.after["list"] == ["tpk_live_***"]

@@ -156,8 +156,8 @@ def test_a_log_is_cut_at_its_old_end_and_its_chain_still_holds(world: World) -> 
             record_audit(
                 actor="tests",
                 tenant=tenant,
-                action=f"old.{back}",
-                target="x",
+                action="key.updated",
+                target=f"old {back}",
                 at=now - timedelta(days=back),
             )
 
@@ -165,7 +165,7 @@ def test_a_log_is_cut_at_its_old_end_and_its_chain_still_holds(world: World) -> 
 
     with platform_scope("tests"):
         left = AuditEvent.objects.filter(tenant_id=tenant).order_by("pk")
-        assert list(left.values_list("action", flat=True)) == ["old.3", "old.2"]
+        assert list(left.values_list("target", flat=True)) == ["old 3", "old 2"]
         assert find_broken_event(tenant=tenant) is None
         with pytest.raises(DatabaseError, match="a week"), transaction.atomic():
             cut_audit(tenant=tenant, before=now)
@@ -176,10 +176,10 @@ def test_a_log_is_cut_at_its_old_end_and_its_chain_still_holds(world: World) -> 
 def test_an_empty_log_goes_on_from_where_it_was_cut(world: World) -> None:
     tenant, now = make_shop(name="Old").number, clock.utc_now()
     with platform_scope("tests"):
-        record_audit(actor="t", tenant=tenant, action="a", target="x", at=now - LONG_AGO)
+        record_audit(actor="t", tenant=tenant, action="key.created", target="x", at=now - LONG_AGO)
     cut_audit(tenant=tenant, before=now - timedelta(days=30))
     with platform_scope("tests"):
-        event = record_audit(actor="t", tenant=tenant, action="b", target="x")
+        event = record_audit(actor="t", tenant=tenant, action="key.revoked", target="x")
 
         assert event.previous_digest != ""
         assert find_broken_event(tenant=tenant) is None
