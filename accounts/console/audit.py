@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 
 from accounts.access import access_audit_events
 from accounts.console.pages import TenantPage
-from accounts.console.words import ACTIONS
+from accounts.console.words import ACTIONS, ACTORS
 from accounts.models import AuditEvent, User
 from turnpike.control.caller import Power
 from turnpike.control.pages import parse_bigint
@@ -70,7 +70,7 @@ def _event(row: AuditEvent, names: dict[str, str]) -> dict[str, Any]:
     return {
         "row": row,
         "title": ACTIONS.get(row.action, row.action),
-        "actor": names.get(row.actor, row.actor),
+        "actor": names.get(row.actor) or ACTORS.get(row.actor, row.actor),
         "changes": [
             (name, _text(row.before.get(name)), _text(row.after.get(name))) for name in fields
         ],

@@ -34,6 +34,8 @@ INVITE_STATES: Mapping[str, tuple[Any, str]] = {
     InviteStatus.EXPIRED: (_("Expired"), "warn"),
     InviteStatus.DELETED: (_("Taken back"), ""),
 }
+# Who did it, where that was no person.
+ACTORS: Mapping[str, Any] = {"system": _("system"), "bootstrap": _("first start")}
 ACTIONS: Mapping[str, Any] = {
     "tenant.created": _("Organization created"),
     "tenant.updated": _("Organization changed"),

@@ -1,14 +1,23 @@
 """No text of a page is left untranslated, and numbers are written as each language writes them."""
 
+import ast
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 from babel.messages.mofile import read_mo
+from django import forms
 from django.utils import translation
 
+from accounts.passkeys import AddPasskeyForm, RenamePasskeyForm
+from proxy.refusals import ACCEPTED, OUTCOME_OF_STATUS
+from turnpike.contracts import usage as words
 from turnpike.control import formats
 from turnpike.web import catalogs
 from turnpike.web.catalogs import App
+from turnpike.web.operators.words import ADMISSIONS, OUTCOMES
 
 NANOS = 1_000_000_000
 
@@ -24,6 +33,51 @@ def test_every_text_is_translated_and_compiled(app: App, language: str) -> None:
     assert len(wanted) > 20
     assert catalogs.missing(written, wanted) == []
     assert catalogs.missing(compiled, wanted) == []
+
+
+def test_every_text_stands_where_the_catalogues_find_it() -> None:
+    """Babel reads tokens: a text within an f-string, or one that is worked out, is never found."""
+    sources = [
+        path for app in catalogs.APPS for folder in app.folders for path in sources_of(folder)
+    ]
+    lost = [f"{path.name}:{line}" for path in sources for line in lost_texts(path.read_text())]
+
+    assert len(sources) > 100
+    assert lost == []
+
+
+def sources_of(folder: Path) -> Iterator[Path]:
+    return folder.rglob("*.py")
+
+
+def lost_texts(source: str) -> Iterator[int]:
+    """The lines of a module with texts that no catalogue can have."""
+    for node in ast.walk(ast.parse(source)):
+        inside = ast.walk(node) if isinstance(node, ast.JoinedStr) else ()
+        yield from (call.lineno for call in inside if is_text(call))
+        if is_text(node) and not isinstance(node.args[0], ast.Constant):
+            yield node.lineno
+
+
+def is_text(node: ast.AST) -> TypeGuard[ast.Call]:
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in catalogs.KEYWORDS
+    )
+
+
+@pytest.mark.parametrize("form", [AddPasskeyForm, RenamePasskeyForm])
+def test_forms_of_passkeys_speak_the_language_of_the_page(form: type[forms.Form]) -> None:
+    with translation.override("ru"):
+        assert str(form.base_fields["name"].label) == "Название"
+
+
+def test_what_the_data_plane_counts_and_notes_has_names_for_people() -> None:
+    noted = {value for name, value in vars(words).items() if name.startswith("OUTCOME_")}
+
+    assert set(ADMISSIONS) == {ACCEPTED, "failed", *OUTCOME_OF_STATUS.values()}
+    assert noted <= set(OUTCOMES)
 
 
 @pytest.mark.parametrize(

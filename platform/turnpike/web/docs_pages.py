@@ -172,7 +172,8 @@ def _limits(limits: Limits) -> str:
     lines = [f"| {title} | {formats.number(value)} |" for title, value in titles if value]
     if not lines:
         return ""
-    head = f"| {_('Limit')} | {_('Your limit')} |\n|---|---|"
+    name, value = _("Limit"), _("Your limit")
+    head = f"| {name} | {value} |\n|---|---|"
     return "\n".join([head, *lines])
 
 

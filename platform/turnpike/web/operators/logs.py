@@ -26,6 +26,7 @@ from billing.queries.requests import (
 from turnpike.kernel import clock, ids
 from turnpike.kernel.errors import NotFound
 from turnpike.kernel.money import nanos_of_micros
+from turnpike.web.operators.words import OUTCOMES
 
 SHOWN = 50
 TEXT_LENGTH_MAX = 128
@@ -124,7 +125,11 @@ class LogPage(OperatorPage):
                     if item.get("quantity")
                 ],
                 "attempts": [
-                    {"row": item, "upstream": names.get(item.upstream_id, _("unknown"))}
+                    {
+                        "row": item,
+                        "upstream": names.get(item.upstream_id, _("unknown")),
+                        "outcome": OUTCOMES.get(item.outcome, item.outcome),
+                    }
                     for item in attempts
                 ],
                 "cost_nano": sum(costs) if costs else None,

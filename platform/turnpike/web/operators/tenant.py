@@ -35,7 +35,7 @@ from turnpike.kernel.errors import NotFound
 from turnpike.web.keys import describe as describe_key
 from turnpike.web.operators.tenant_changes import CHANGES, find_subscription, initial_of
 from turnpike.web.operators.tenant_forms import LimitsForm
-from turnpike.web.operators.words import LIMITS, MODES, STATES
+from turnpike.web.operators.words import ADMISSIONS, LIMITS, MODES, STATES
 
 SHOWN = 50
 KEYS_SHOWN_MAX = 200
@@ -128,7 +128,10 @@ class TenantPage(OperatorPage):
             counts = count_outcomes([tenant.pk], hours=OUTCOME_HOURS)[tenant.pk]
             return {
                 "running": read_open_requests(tenant=tenant.pk),
-                "outcomes": sorted(counts.items(), key=lambda item: -item[1]),
+                "outcomes": [
+                    (ADMISSIONS.get(name, name), count)
+                    for name, count in sorted(counts.items(), key=lambda item: -item[1])
+                ],
             }
         except RedisError:
             return {"is_away": True}

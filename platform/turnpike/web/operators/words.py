@@ -42,6 +42,18 @@ OUTCOMES: Mapping[str, Any] = {
     "unknown": _("Unknown"),
     "reconciled": _("Settled by hand"),
 }
+# How the data plane counts what came of a tenant's requests at its door.
+ADMISSIONS: Mapping[str, Any] = {
+    "accepted": _("Accepted"),
+    "rate_limited": _("Over a limit"),
+    "no_credit": _("Without credit"),
+    "overloaded": _("Overloaded"),
+    "invalid": _("Invalid"),
+    "unauthorized": _("With an unknown key"),
+    "forbidden": _("Not permitted"),
+    "not_found": _("Not found"),
+    "failed": _("Failed"),
+}
 LIMITS: Mapping[str, Any] = {
     "requests_per_minute": _("Requests per minute"),
     "tokens_per_minute": _("Tokens per minute"),
