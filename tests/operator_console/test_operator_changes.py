@@ -249,6 +249,14 @@ def test_prices_are_previewed_then_begin_a_version_and_outlast_an_import(
     assert prices() == after
 
 
+def test_prices_are_shown_with_all_their_decimals(catalog: None, browser: Client) -> None:
+    path = f"/operator/prices/{PriceBook.objects.get(name=DEFAULT_BOOK).pk}/{MODEL}"
+    browser.post(path, price_form(cache_write_5m__0="0.12875", confirmed="1"))
+
+    for page in ("/operator/prices", path):
+        assert "$0.12875" in browser.get(page).content.decode()
+
+
 def test_prices_of_a_date_to_come_hold_then_and_never_in_the_past(
     catalog: None, browser: Client
 ) -> None:
