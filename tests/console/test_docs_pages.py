@@ -49,6 +49,16 @@ def test_translations_have_the_same_sections_and_the_same_code(slug: str, langua
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+def test_summaries_are_plain_words(db: None, language: str) -> None:
+    pages = list_pages(language=language, filling=public_filling())
+
+    assert len(pages) == len(SLUGS)
+    for page in pages:
+        assert len(page.summary) > 10
+        assert not set("`[]*#|") & set(page.summary), page.summary
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_each_error_that_clients_meet_has_an_entry_with_its_cure(language: str) -> None:
     of_clients = (ROOT / "docs" / "errors.md").read_text().split("## On `/api/v1/*`")[0]
     entries = re.findall(r"^## (\d{3}) (\w+)$", source(language, "errors"), re.M)

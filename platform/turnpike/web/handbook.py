@@ -27,6 +27,7 @@ SLUGS = (
 FOUND_MAX = 20
 SNIPPET_CHARACTERS = 160
 _PLACE = re.compile(r"%%([a-z_]+)(?::([a-z0-9_.-]+))?%%")
+_LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")
 _MARKS = re.compile(r"[#*`|>]+|\]\([^)]*\)|\[|-{3,}")
 
 
@@ -61,7 +62,8 @@ class Page:
     @property
     def summary(self) -> str:
         """Its first paragraph, as plain words."""
-        return self.text.split("\n\n", 2)[1].strip().replace("`", "").rstrip(":：")  # noqa: RUF001
+        first = _LINK.sub(r"\1", self.text.split("\n\n", 2)[1])
+        return first.strip().replace("`", "").rstrip(":：")  # noqa: RUF001
 
     @property
     def headings(self) -> list[Heading]:
