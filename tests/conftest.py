@@ -1,20 +1,25 @@
 """Fixtures that everyone uses."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import hypothesis
 import pytest
 import redis
 from django.conf import settings
+from django.db.models import Model
 from django.db.models.signals import pre_save
 from django.utils import translation
 
 from accounts.console.words import ACTIONS
-from accounts.models import AuditEvent
+from accounts.models import AuditEvent, Mail
+from billing.models.differences import ReconciliationItem
 from tests.support.redis_clients import connect
 from tests.support.running import Platform, clean_environment, running_platform, state_directory
+from turnpike.web.operators.ledger import CHECKS
+from turnpike.web.operators.mail import KINDS
 
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("turnpike", deadline=None)
@@ -24,6 +29,15 @@ hypothesis.settings.load_profile("turnpike")
 settings.SERVESTATIC_USE_FINDERS = settings.SERVESTATIC_USE_STATIC_ROOT = False
 # A hash that is slow on purpose would be most of what makes a person here.
 settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+# What pages call the kinds of these rows; and kinds of the tests' own.
+NAMED: dict[type[Model], tuple[str, Collection[str]]] = {
+    AuditEvent: ("action", ACTIONS),
+    Mail: ("kind", KINDS),
+    ReconciliationItem: ("kind", CHECKS),
+}
+MADE_UP = frozenset(("test", "tests"))
 
 
 @pytest.fixture(autouse=True)
@@ -42,13 +56,16 @@ def redis_client() -> Iterator[redis.Redis]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _audited_actions_have_names() -> None:
-    """What is written into an audit log is read by people, and looked for by what it is called."""
+def _kinds_have_names() -> None:
+    """What rows of these are is shown to people: each kind has a name in every language."""
 
-    def check(instance: AuditEvent, **_rest: object) -> None:
-        assert instance.action in ACTIONS, f"{instance.action}: give it words in console/words.py"
+    def check(sender: type[Model], instance: Any, **_rest: object) -> None:
+        field, names = NAMED[sender]
+        kind = getattr(instance, field)
+        assert kind in names or kind in MADE_UP, f"{sender.__name__} {kind}: what is it called?"
 
-    pre_save.connect(check, sender=AuditEvent, weak=False)
+    for model in NAMED:
+        pre_save.connect(check, sender=model, weak=False)
 
 
 class Clock:

@@ -42,6 +42,15 @@ SPANS = {
 STATUSES = (200, 400, 404, 429, 500, 529)
 NOBODY = -1
 TEXT_LENGTH_MAX = 128
+# What became of an attempt at an upstream.
+OUTCOMES: Mapping[str, Any] = {
+    "answered": gettext_lazy("Answered"),
+    "refused": gettext_lazy("Refused"),
+    "failed": gettext_lazy("Failed"),
+    "cut": gettext_lazy("Cut off"),
+    "unknown": gettext_lazy("Unknown"),
+    "reconciled": gettext_lazy("Settled by hand"),
+}
 KNOWLEDGE: Mapping[str, Any] = {
     "void": gettext_lazy("Nothing was used"),
     "estimated": gettext_lazy("Estimated from what was sent"),
@@ -140,7 +149,10 @@ class LogPage(TenantPage):
                 .select_related("book")
                 .first(),
                 "revisions": revisions,
-                "attempts": list_attempts(tenant=self.tenant, request=number),
+                "attempts": [
+                    (item, OUTCOMES.get(item.outcome, item.outcome))
+                    for item in list_attempts(tenant=self.tenant, request=number)
+                ],
                 "postings": list_postings(
                     tenant=self.tenant,
                     postings=postings,

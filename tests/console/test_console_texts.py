@@ -12,12 +12,13 @@ from django import forms
 from django.utils import translation
 
 from accounts.passkeys import AddPasskeyForm, RenamePasskeyForm
+from billing.console.logs import OUTCOMES
 from proxy.refusals import ACCEPTED, OUTCOME_OF_STATUS
 from turnpike.contracts import usage as words
 from turnpike.control import formats
 from turnpike.web import catalogs
 from turnpike.web.catalogs import App
-from turnpike.web.operators.words import ADMISSIONS, OUTCOMES
+from turnpike.web.operators.words import ADMISSIONS
 
 NANOS = 1_000_000_000
 

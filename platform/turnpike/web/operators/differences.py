@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy
 
 from accounts.console.operators import OperatorPage, ReasonForm
 from accounts.models import Tenant
+from billing.console.logs import OUTCOMES
 from billing.models.differences import ReconciliationItem
 from billing.models.invoices import Invoice
 from billing.models.ledger import LedgerAccount
@@ -24,7 +25,6 @@ from turnpike.control.pages import parse_bigint
 from turnpike.kernel import ids
 from turnpike.kernel.errors import NotFound
 from turnpike.web.operators.ledger import CHECKS
-from turnpike.web.operators.words import OUTCOMES
 
 SHOWN = 50
 STATES = [

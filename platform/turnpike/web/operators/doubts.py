@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy
 
 from accounts.console.operators import OperatorPage, ReasonForm
 from accounts.models import Tenant
+from billing.console.logs import OUTCOMES
 from billing.models.upstreams import Upstream
 from billing.queries.doubts import (
     WHOLE_REQUEST,
@@ -36,7 +37,6 @@ from billing.services.upstream_reports import compare_reports
 from turnpike.kernel import ids
 from turnpike.kernel.errors import InvalidInput, NotFound
 from turnpike.kernel.money import nanos_of_micros
-from turnpike.web.operators.words import OUTCOMES
 
 SHOWN = 50
 UNKNOWN, WAIVED = "unknown", "waived"

@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy
 from accounts.console.operators import OperatorPage
 from accounts.models import ApiKey, Tenant, Workspace
 from billing.console.exports import operator_export_links
-from billing.console.logs import KNOWLEDGE, rows_of
+from billing.console.logs import KNOWLEDGE, OUTCOMES, rows_of
 from billing.models.upstreams import Upstream
 from billing.queries.documents import COMPONENTS, correction_keys
 from billing.queries.everywhere import find_tenant_of, list_all_requests
@@ -26,7 +26,6 @@ from billing.queries.requests import (
 from turnpike.kernel import clock, ids
 from turnpike.kernel.errors import NotFound
 from turnpike.kernel.money import nanos_of_micros
-from turnpike.web.operators.words import OUTCOMES
 
 SHOWN = 50
 TEXT_LENGTH_MAX = 128

@@ -28,6 +28,11 @@ KINDS = {
     "notice.budgets": gettext_lazy("Budget reached a threshold"),
     "notice.balance": gettext_lazy("Credit runs low"),
     "notice.webhooks": gettext_lazy("Webhook endpoint switched off"),
+    "low_balance": gettext_lazy("Credit runs low"),
+    "invoice": gettext_lazy("Invoice or reminder"),
+    "invoice_declined": gettext_lazy("Card declined for an invoice"),
+    "auto_reload_cap": gettext_lazy("Auto-reload reached its cap"),
+    "auto_reload_off": gettext_lazy("Auto-reload switched off"),
 }
 
 

@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy
 
 from accounts.console.operators import OperatorPage, ReasonForm
 from accounts.models import NAME_LENGTH_MAX
+from billing.console.logs import OUTCOMES
 from billing.models.catalog import CatalogModel, PriceBook
 from billing.models.upstreams import Route, Upstream
 from billing.queries.overall import read_upstream_speeds
@@ -20,7 +21,6 @@ from turnpike.control.forms import set_choices
 from turnpike.kernel.errors import InvalidInput
 from turnpike.web.operators.dashboard import describe, find_breakers
 from turnpike.web.operators.tiers import history_of
-from turnpike.web.operators.words import OUTCOMES
 
 URL_LENGTH_MAX = 500
 SECRET_LENGTH_MAX = 4_096

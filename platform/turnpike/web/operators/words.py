@@ -34,14 +34,6 @@ UPSTREAM_STATES: Mapping[str, tuple[Any, str]] = {
     "draining": (_("Draining"), "warn"),
     "disabled": (_("Out of service"), ""),
 }
-OUTCOMES: Mapping[str, Any] = {
-    "answered": _("Answered"),
-    "refused": _("Refused"),
-    "failed": _("Failed"),
-    "cut": _("Cut off"),
-    "unknown": _("Unknown"),
-    "reconciled": _("Settled by hand"),
-}
 # How the data plane counts what came of a tenant's requests at its door.
 ADMISSIONS: Mapping[str, Any] = {
     "accepted": _("Accepted"),
