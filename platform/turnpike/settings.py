@@ -138,8 +138,8 @@ MFA_ADAPTER = "accounts.sign_in.SecondFactorAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_FORMS = {
-    "add_webauthn": "accounts.passkeys.AddPasskeyForm",
-    "edit_webauthn": "accounts.passkeys.RenamePasskeyForm",
+    "add_webauthn": "accounts.console.passkeys.AddPasskeyForm",
+    "edit_webauthn": "accounts.console.passkeys.RenamePasskeyForm",
 }
 # Browsers themselves allow plain http on localhost alone.
 MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not IS_HTTPS

@@ -11,7 +11,7 @@ from babel.messages.mofile import read_mo
 from django import forms
 from django.utils import translation
 
-from accounts.passkeys import AddPasskeyForm, RenamePasskeyForm
+from accounts.console.passkeys import AddPasskeyForm, RenamePasskeyForm
 from billing.console.logs import OUTCOMES
 from proxy.refusals import ACCEPTED, OUTCOME_OF_STATUS
 from turnpike.contracts import usage as words
