@@ -113,7 +113,7 @@ class Admitter:
         if demand.wants.objects:
             ask, view = await self._pin(ask, view, demand.wants, body.model)
         decision, view, admission = await self._admit(ask, view, body, self._decide, demand)
-        self._refusals.count(view.key.tenant, ACCEPTED, at_us=ask.started_at_us)
+        self._refusals.count(view.key.tenant, ACCEPTED, ask.started_at_us)
         exchange = Exchange(
             rid=ask.rid,
             request_id=ask.request_id,
@@ -174,7 +174,7 @@ class Admitter:
                 view, is_current = newer, True
                 continue
             begun_at = clock.monotonic_seconds()
-            admission = await self._limiter.admit(decision.spec, terms=view.terms)
+            admission = await self._limiter.admit(decision.spec, view.terms)
             METRICS.admit_seconds.observe(clock.monotonic_seconds() - begun_at)
             if admission.code != GRANTED or admission.is_local:
                 await self._note_unusual(view, admission)
@@ -187,7 +187,7 @@ class Admitter:
         raise overloaded("Your account is being changed. Try again shortly.", reason="policy")
 
     def _decide(self, ask: Ask, view: View, body: MessagesBody, demand: Demand) -> Decision:
-        route = known_route(view, body.model, at_us=ask.started_at_us)
+        route = known_route(view, body.model, ask.started_at_us)
         is_plain = route is not None and route.is_plain and ask.upstream is None
         if route is None or not is_plain:
             check_standing(view, scope=SCOPE_MESSAGES, address=ask.address)
@@ -210,8 +210,8 @@ class Admitter:
             )
         members = event_members(
             route.fixed_members if is_plain else _fixed_members(ask, view, route),
-            rid=ask.rid,
-            started_at_us=ask.started_at_us,
+            ask.rid,
+            ask.started_at_us,
             is_stream=body.is_stream,
         )
         spec = build_spec(
@@ -220,11 +220,7 @@ class Admitter:
             input_estimate=demand.input_estimate,
             max_tokens=body.max_tokens,
             hold_micro=hold,
-            base=base_json(
-                members,
-                upstream_model=route.hops[0].upstream_model,
-                max_tokens=body.max_tokens,
-            ),
+            base=base_json(members, route.hops[0].upstream_model, body.max_tokens),
             tenant_version=view.tenant_version,
             global_version=view.plane.version,
             lease_ms=self._config.lease_ms,

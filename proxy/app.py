@@ -27,13 +27,17 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run the lifespan."""
         kind = scope["type"]
-        gateway = self._gateway
-        if kind == "http" and gateway is not None and scope["path"] not in OWN_PATHS:
-            await gateway.endpoints.serve(scope, receive, send)
-        elif kind == "http":
-            await self._answer(scope, send)
+        if kind == "http":
+            await self.respond(scope, receive, send)
         elif kind == "lifespan":
             await self._live(receive, send)
+
+    def respond(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Answer one request, without a coroutine of its own around the answer's."""
+        gateway = self._gateway
+        if gateway is not None and scope["path"] not in OWN_PATHS:
+            return gateway.endpoints.serve(scope, receive, send)
+        return self._answer(scope, send)
 
     @property
     def is_ready(self) -> bool:

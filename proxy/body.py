@@ -25,7 +25,8 @@ KNOWN_FIELDS = (
     *("service_tier", "betas", "context_management", "container", "mcp_servers"),
 )
 
-# How a list begins; an empty one ends there too.
+# How a list of objects begins, and any list; an empty one ends there too.
+_OBJECTS = b"[{"
 _LIST = re.compile(rb"\[[ \t\n\r]*(\])?")
 
 _decode_top = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -152,6 +153,9 @@ def _check_messages(fields: Mapping[str, msgspec.Raw]) -> None:
     raw = fields.get("messages")
     if raw is None:
         raise _invalid("messages: Field required")
+    start = memoryview(raw)[:2]
+    if start == _OBJECTS:
+        return  # as nearly always, and for half of what an expression costs
     begun = _LIST.match(raw)
     if begun is None:
         raise _invalid("messages: Input should be a valid list")

@@ -12,7 +12,7 @@ from turnpike.contracts.features import NotServed, Wants, read_wants
 def demand_of(body: MessagesBody) -> Demand:
     """The demand of a checked body. Raises ApiError 400 for what nobody can price."""
     try:
-        return read_demand(body.fields, raw=body.raw, max_tokens=body.max_tokens)
+        return read_demand(body.fields, body.raw, body.max_tokens)
     except NotServed as error:
         raise not_served(error) from error
 

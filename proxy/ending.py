@@ -69,7 +69,7 @@ class Ending:
             hold_micro=exchange.hold_micro,
             finished_at_us=finished_at_us if finished_at_us > started_at_us else started_at_us,
         )
-        METRICS.note_end(outcome.rank, model=exchange.model, usage=outcome.usage)
+        METRICS.note_end(outcome.rank, exchange.model, outcome.usage)
         return self._settlement.write_down(
             exchange.spec,
             event=event,

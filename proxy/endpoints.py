@@ -177,7 +177,7 @@ class Endpoints:
 
     def _ask(self, scope: Scope) -> Ask:
         now_us = clock.now_us()
-        rid, request_id = ids.new_request_id(at_ms=now_us // 1_000)
+        rid, request_id = ids.new_request_id(now_us // 1_000)
         memo = scope.get(MEMO_IN_SCOPE)
         # A head that is known has no repeated names.
         headers = headers_of(scope) if memo is None else scope[HEADERS_IN_SCOPE]

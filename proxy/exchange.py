@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from proxy.api_errors import ApiError
-from proxy.events import Outcome
+from proxy.events import Outcome, OwnAttempt
 from proxy.journal import line_of
 from proxy.limiter.limiter import Admission
 from proxy.limiter.limits import Spec, running_charges, settle_charges
@@ -21,7 +21,6 @@ from turnpike.contracts import usage as words
 from turnpike.contracts.features import NOTHING, Wants
 from turnpike.contracts.measure import Measure
 from turnpike.contracts.snapshots import ON_DISCONNECT_DRAIN, UpstreamSnapshot
-from turnpike.contracts.usage import Attempt
 from turnpike.kernel import clock
 
 _encode = msgspec.json.Encoder().encode
@@ -50,7 +49,7 @@ class Exchange(msgspec.Struct, kw_only=True):
     pulse: Pulse | None = None
     meter: StreamMeter | None = None
     outcome: Outcome = msgspec.field(default_factory=Outcome)
-    attempts: list[Attempt] = []
+    attempts: list[OwnAttempt] = []
     counts: Mapping[str, int] | None = None  # what is billed, where the meter knows it already
     beaten_at: float = 0.0
     admitted_at: int | None = None  # where the journal has its spec; None: not as it is by now
@@ -87,15 +86,14 @@ class Exchange(msgspec.Struct, kw_only=True):
     def begin_attempt(self, upstream: int, credential: int | None) -> int:
         """Count one more try; its number."""
         number = len(self.attempts) + 1
-        self.attempts.append(Attempt(n=number, upstream=upstream, credential=credential))
+        self.attempts.append(OwnAttempt(n=number, upstream=upstream, credential=credential))
         return number
 
     def end_attempt(
         self,
         outcome: str,
-        *,
         upstream_request_id: str | None = None,
-        usage: Mapping[str, Any] | None = None,
+        usage: Mapping[str, Any] | msgspec.Raw | None = None,
     ) -> None:
         """Say what became of the try that runs."""
         last = self.attempts[-1]
@@ -185,9 +183,7 @@ class Exchange(msgspec.Struct, kw_only=True):
         counts = self.counts
         if counts is None:
             counts = rating.sum_counts(self._final_lines())
-        return settle_charges(
-            self.spec, input_tokens=limited_input(counts), output_tokens=counts[rating.OUTPUT]
-        )
+        return self.spec.plan.charges(1, limited_input(counts), counts[rating.OUTPUT])
 
     def worst_case_micro(self) -> int:
         """The most that the stream can still cost, now that its input is known."""
@@ -221,10 +217,7 @@ class Exchange(msgspec.Struct, kw_only=True):
         if self.counts is not None and self.outcome.stop_reason != rating.REFUSAL:
             # Most answers are one plain call; its line would say the same, and has to be made.
             return call_micro(
-                self.counts,
-                price_set=self.route.price_set,
-                model=self.model,
-                discount_bp=self.view.terms.discount_bp,
+                self.counts, self.route.price_set, self.model, self.view.terms.discount_bp
             )
         return lines_micro(
             self._final_lines(),

@@ -199,7 +199,8 @@ class Cycle(msgspec.Struct, eq=False):
             raise RuntimeError("The answer has begun already.")
         head = self._lines(status, headers, b"content-length: %d" % len(body))
         self.response_started = True
-        self.expects_continue = False
+        if self.expects_continue:
+            self.expects_continue = False
         self._transport.write(head if self.scope["method"] == "HEAD" else head + body)
         self._finish()
 

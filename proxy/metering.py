@@ -30,6 +30,8 @@ FLAG_SECOND_START = "second_message_start"
 
 # More than this is no usage; it would be written down again with every chunk.
 USAGE_BYTES_MAX = 64 * 1024
+PLAIN_BYTES_MAX = 1024
+_NEWLINE = ord("\n")
 _NULL = msgspec.Raw(b"null")
 _NO_FLAGS: frozenset[str] = frozenset()
 
@@ -153,6 +155,7 @@ class AnswerMeter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     output_chars: int = 0
     flags: frozenset[str] = frozenset()
     counts: Mapping[str, int] | None = None  # what is billed, where the usage is a plain one
+    usage_json: msgspec.Raw | None = None  # the very bytes, where they can stand in an event
 
     @property
     def is_reported(self) -> bool:
@@ -321,7 +324,7 @@ def meter_answer(body: bytes) -> AnswerMeter:
     flags: set[str] = set()
     if answer.type != "message":
         flags.add(FLAG_MALFORMED_ANSWER)
-    usage, counts = _first_usage(answer.usage, flags)
+    usage, counts, usage_json = _first_usage(answer.usage, flags)
     is_missing = counts is None and _lacks_counts(usage)
     if is_missing:
         flags.add(FLAG_MISSING)
@@ -333,20 +336,23 @@ def meter_answer(body: bytes) -> AnswerMeter:
         output_chars=_chars_of(answer.content) if is_missing else 0,
         flags=frozenset(flags) if flags else _NO_FLAGS,
         counts=counts,
+        usage_json=usage_json,
     )
 
 
 def _first_usage(
     raw: msgspec.Raw, flags: set[str]
-) -> tuple[dict[str, Any], Mapping[str, int] | None]:
+) -> tuple[dict[str, Any], Mapping[str, int] | None, msgspec.Raw | None]:
     """The usage of a whole answer; the decoder checks its usual shape at a third of the price."""
     try:
         plain = _read_plain_usage(raw)
     except _UNREADABLE:
         usage: dict[str, Any] = {}
         merge_usage(usage, _usage_of(raw, flags), flags)
-        return usage, None
-    return _read_usage(raw) or {}, _counts_of(plain)
+        return usage, None, None
+    # A line of the journal is one line, and none is longer for what nobody meant to say.
+    can_stand = len(raw) <= PLAIN_BYTES_MAX and _NEWLINE not in bytes(raw)
+    return _read_usage(raw) or {}, _counts_of(plain), raw if can_stand else None
 
 
 def _counts_of(plain: _PlainUsage) -> Mapping[str, int] | None:

@@ -35,7 +35,7 @@ TOKEN_FIELDS = (
 )
 
 Values = dict[tuple[str, ...], list[float]]
-TokenRows = dict[str, list[float]]
+TokenRows = tuple[tuple[str, list[float]], ...]
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 
 
@@ -259,17 +259,17 @@ class Metrics:
         counted[0] += 1
         observe(seconds)
 
-    def note_end(self, rank: int, *, model: str, usage: Mapping[str, Any]) -> None:
+    def note_end(self, rank: int, model: str, usage: Mapping[str, Any]) -> None:
         """Count a request's end, and its tokens by the top-level counters."""
-        self._ended[rank][0] += 1
-        rows = self._token_rows.get(model) or self._rows_of(model)
-        for name, numbers in rows.items():
+        ended = self._ended.get(rank) or self._ended[rank]
+        ended[0] += 1
+        for name, numbers in self._token_rows.get(model) or self._rows_of(model):
             count = usage.get(name)
-            if type(count) is int and count > 0:
+            if count and type(count) is int and count > 0:  # most are nought
                 numbers[0] += count
 
     def _rows_of(self, model: str) -> TokenRows:
-        rows = {name: self.tokens.labels(model, name).numbers for name in TOKEN_FIELDS}
+        rows = tuple((name, self.tokens.labels(model, name).numbers) for name in TOKEN_FIELDS)
         if len(self._token_rows) < LABEL_SETS_MAX:
             self._token_rows[model] = rows
         return rows

@@ -57,11 +57,9 @@ def lines_micro(
     return micros_up(rating.nanos_of(lines, price_set=price_set, discount_bp=discount_bp))
 
 
-def call_micro(
-    counts: Mapping[str, int], *, price_set: PriceSet, model: str, discount_bp: int
-) -> int:
+def call_micro(counts: Mapping[str, int], price_set: PriceSet, model: str, discount_bp: int) -> int:
     """The same for one plain call that was not refused, by its counts."""
-    nanos = rating.nanos_of_call(counts, price_set=price_set, model=model, discount_bp=discount_bp)
+    nanos = rating.nanos_of_call(counts, price_set, model, discount_bp)
     return -(-nanos // NANOS_PER_MICRO)
 
 

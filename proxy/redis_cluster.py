@@ -118,7 +118,7 @@ class RedisCluster:
         return answer
 
     def call(
-        self, call: PreparedCall, name: str, args: Sequence[bytes], *, timeout_seconds: float
+        self, call: PreparedCall, name: str, args: Sequence[bytes], timeout_seconds: float
     ) -> asyncio.Future[Any]:
         """Run a prepared script; await the result for its reply. Raises RedisAway.
 

@@ -29,7 +29,7 @@ class RedisLink(Protocol):
         """Send a command; await the result for its reply. Raises RedisAway or RedisReplyError."""
 
     def call(
-        self, call: PreparedCall, name: str, args: Sequence[bytes], *, timeout_seconds: float
+        self, call: PreparedCall, name: str, args: Sequence[bytes], timeout_seconds: float
     ) -> asyncio.Future[Any]:
         """Run a prepared script; await the result for its reply. Raises RedisAway.
 

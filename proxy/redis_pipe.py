@@ -134,7 +134,9 @@ class _Connection(asyncio.Protocol):
     def __init__(
         self, loop: asyncio.AbstractEventLoop, *, leave_codes: frozenset[str] = ELSEWHERE_CODES
     ) -> None:
-        self.loop = loop
+        # Bound once: the loop's methods are made anew each time that they are looked up.
+        self._call_soon, self._time = loop.call_soon, loop.time
+        self._create_future = loop.create_future
         self._leave_codes = leave_codes
         self.is_lost = False
         self.lost = asyncio.Event()
@@ -151,10 +153,10 @@ class _Connection(asyncio.Protocol):
 
     def send(self, packed: bytes, now: float, deadline: float) -> asyncio.Future[Any]:
         """Queue a packed command for the write of this turn; the future gets its reply."""
-        future: asyncio.Future[Any] = self.loop.create_future()
+        future: asyncio.Future[Any] = self._create_future()
         out = self._out
         if not out:
-            self.loop.call_soon(self._flush)
+            self._call_soon(self._flush)
         out.append(packed)
         if not self.pending:
             self.waiting_since = now
@@ -168,7 +170,7 @@ class _Connection(asyncio.Protocol):
         out.clear()
 
     def data_received(self, data: bytes) -> None:
-        self.waiting_since = self.loop.time()
+        self.waiting_since = self._time()
         gets, pending = self._reader.gets, self.pending
         is_elsewhere = False
         try:
@@ -242,6 +244,7 @@ class RedisPipe:
         """Try to connect, and go on trying in the background. Never fails: Redis may be away."""
         assert self._keeper is None
         self._loop = asyncio.get_running_loop()
+        self._time = self._loop.time
         tried = self._loop.create_future()
         self._keeper = self._loop.create_task(self._keep_connected(tried))
         await tried
@@ -270,7 +273,7 @@ class RedisPipe:
         return self._send(_pack(command), seconds)
 
     def call(
-        self, call: PreparedCall, name: str, args: Sequence[bytes], *, timeout_seconds: float
+        self, call: PreparedCall, name: str, args: Sequence[bytes], timeout_seconds: float
     ) -> asyncio.Future[Any]:
         """Run a prepared script; await the result for its reply. Raises RedisAway.
 
@@ -284,7 +287,7 @@ class RedisPipe:
             raise RedisAway("Redis is not connected.")
         if len(connection.pending) >= self._pending_max:
             raise RedisAway(f"{self._pending_max} Redis commands are pending.")
-        now = self._loop.time()
+        now = self._time()
         deadline = now + seconds
         if self._watch is None or deadline < self._watch_at:
             self._watch_until(deadline)

@@ -5,7 +5,7 @@ Redis next to nothing. Bounded in every direction; never a row in a database.
 """
 
 import json
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -39,14 +39,15 @@ class RefusalLog:
 
     def __init__(self, pipe: RedisLink) -> None:
         self._pipe = pipe
-        self._counts: Counter[tuple[int, int, str]] = Counter()  # by tenant, hour, outcome
+        self._counts: dict[tuple[int, int, str], int] = {}  # by tenant, hour, outcome
         self._waiting: deque[tuple[int, bytes]] = deque(maxlen=WAITING_MAX)
 
-    def count(self, tenant: int, outcome: str, *, at_us: int | None = None) -> None:
+    def count(self, tenant: int, outcome: str, at_us: int | None = None) -> None:
         """One more request of a tenant ended so in this hour."""
         if len(self._counts) < COUNTERS_MAX:
             hour = (clock.now_us() if at_us is None else at_us) // HOUR_US
-            self._counts[tenant, hour, outcome] += 1
+            name = tenant, hour, outcome
+            self._counts[name] = self._counts.get(name, 0) + 1
 
     def refuse(self, tenant: int, row: Mapping[str, Any]) -> None:
         """Note a refusal: `status` names its outcome, the row is what the tenant will read."""
@@ -56,7 +57,7 @@ class RefusalLog:
 
     async def flush(self) -> None:
         """Write what was collected. What Redis does not take now is dropped: it is no money."""
-        counts, self._counts = self._counts, Counter()
+        counts, self._counts = self._counts, {}
         rows = list(self._waiting)
         self._waiting.clear()
         commands: list[list[Argument]] = []

@@ -178,4 +178,8 @@ def _going_up(names: tuple[bytes, ...]) -> tuple[bytes, ...]:
 
 def upstream_response_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     """An upstream's headers that a tenant may see; names are lower-case already."""
-    return [field for field in headers if field[0] in _RESPONSE_HEADERS]
+    kept = []
+    for field in headers:  # no comprehension: to make its function takes as long as all the rest
+        if field[0] in _RESPONSE_HEADERS:
+            kept.append(field)
+    return kept

@@ -58,7 +58,7 @@ def route_model(view: View, name: str, *, at_us: int) -> Route:
     may not use, 529 when no upstream that serves it is enabled. What was found is remembered for as
     long as the very same view and prices come in.
     """
-    route = known_route(view, name, at_us=at_us)
+    route = known_route(view, name, at_us)
     if route is None:
         plane, book = view.plane, view.terms.book
         route = _find_route(view, name, plane.find_price_set(book=book, at_us=at_us))
@@ -69,7 +69,7 @@ def route_model(view: View, name: str, *, at_us: int) -> Route:
     return route
 
 
-def known_route(view: View, name: str, *, at_us: int) -> Route | None:
+def known_route(view: View, name: str, at_us: int) -> Route | None:
     """What `route_model` found before, where the very same view and prices come in again."""
     known = _known.get((view.digest, name))
     if known is None or known.view is not view or not known.from_us <= at_us < known.until_us:

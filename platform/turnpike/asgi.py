@@ -48,21 +48,26 @@ class JoinedApp:
     def __init__(self, *, proxy: AsgiApp, control: AsgiApp) -> None:
         self._proxy = proxy
         self._control = control
+        # The data plane answers without a coroutine around the answer's, where it is asked so.
+        self._data: AsgiApp = getattr(proxy, "respond", proxy)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection; the lifespan is the proxy's."""
         if scope["type"] == "lifespan":
             await self._proxy(scope, receive, send)
-            return
+        else:
+            await self.respond(scope, receive, send)
+
+    def respond(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Answer one request, without a coroutine of its own around the answer's."""
         path = _raw_path(scope)
         if path == "/readyz":
-            await self._ready(scope, receive, send)
-        elif path == "/metrics":
-            await self._metrics(scope, receive, send)
-        elif path == "/livez" or plane_of(path, scope["method"]) == PROXY:
-            await self._proxy(scope, receive, send)
-        else:
-            await self._control(scope, receive, send)
+            return self._ready(scope, receive, send)
+        if path == "/metrics":
+            return self._metrics(scope, receive, send)
+        if path == "/livez" or plane_of(path, scope["method"]) == PROXY:
+            return self._data(scope, receive, send)
+        return self._control(scope, receive, send)
 
     def begin_drain(self) -> None:
         """No new connections come; the proxy tells its clients to go elsewhere."""

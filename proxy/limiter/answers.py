@@ -64,7 +64,9 @@ def rate_limit_headers(spec: Spec, admission: Admission) -> list[Header]:
         left_us = lefts_us[place]
         left = left_us * units // per_us if left_us > 0 else 0  # as Bucket.units_in
         full_at = -((left_us - burst_us - now_us) // SECOND_US)  # rounded up
-        headers += (limit, (remaining, b"%d" % left), (reset, _instants[full_at]))
+        # `get`, since a look-up of one that counts on `__missing__` is a call of Python's.
+        instant = _instants.get(full_at) or _instants[full_at]
+        headers += (limit, (remaining, b"%d" % left), (reset, instant))
     return headers
 
 

@@ -113,7 +113,7 @@ class Limiter:
         self._write_timeout_seconds = write_timeout_seconds
         self._now = _no_time if now_us is None else lambda: b"%d" % now_us()
 
-    async def admit(self, spec: Spec, *, terms: TenantTerms | None = None) -> Admission:
+    async def admit(self, spec: Spec, terms: TenantTerms | None = None) -> Admission:
         """Take all that the spec asks for, or nothing. Never raises because Redis is in trouble.
 
         Open or closed, by ADR 0005: without Redis, or before it knows the policy, tenants in good
@@ -124,7 +124,7 @@ class Limiter:
                 spec.plan.admission,
                 spec.rid,
                 (self._now(), spec.text, spec.base),
-                timeout_seconds=self._timeout_seconds,
+                self._timeout_seconds,
             )
         except (RedisAway, RedisReplyError) as error:
             admission = await self._ask_again(spec, error)
@@ -216,7 +216,7 @@ class Limiter:
             spec.plan.settlement,
             spec.rid,
             (self._now(), spec.text, update, event),
-            timeout_seconds=self._write_timeout_seconds,
+            self._write_timeout_seconds,
         )
 
     async def _ask_again(self, spec: Spec, error: Exception) -> Admission:

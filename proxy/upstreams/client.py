@@ -179,7 +179,7 @@ class UpstreamClient:
             if connection is None:
                 connection = await self._connect(target, connect_timeout_seconds)
             try:
-                exchange = await connection.send(request, timeout_seconds=headers_timeout_seconds)
+                exchange = await connection.send(request, headers_timeout_seconds)
             except SendFailed:
                 # It never left, so trying again is safe; each try uses up an old connection.
                 connection.abort()

@@ -39,8 +39,6 @@ class Exchange(msgspec.Struct, eq=False):
     headers: Headers = []
     chunks: list[bytes] = []
     body_bytes: int = 0
-    unread_bytes: int = 0
-    is_framed: bool = False
     is_sent: bool = False
     is_complete: bool = False
     error: UpstreamError | None = None
@@ -52,10 +50,19 @@ class Exchange(msgspec.Struct, eq=False):
         """Without what the answer says."""
         return object.__repr__(self)
 
+    @property
+    def unread_bytes(self) -> int:
+        """How much of the body came and was not taken yet."""
+        return sum(map(len, self.chunks))
+
+    @property
+    def is_framed(self) -> bool:
+        """Whether the body's end is marked; otherwise it ends with the connection."""
+        return self.status in (204, 304) or _is_framed(self.headers)
+
     def take_body(self) -> bytes:
         """All of the body that came and was not taken yet."""
         chunks, self.chunks = self.chunks, []
-        self.unread_bytes = 0
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def wake(self) -> None:
@@ -80,6 +87,8 @@ class Connection(asyncio.Protocol):
         self.is_reused = False
         self.is_gone = False
         self._loop = loop
+        # Bound once: the loop's methods are made anew each time that they are looked up.
+        self.time, self._create_future = loop.time, loop.create_future
         self._writes = turn_writes_of(loop)
         self._on_idle = on_idle
         self._on_gone = on_gone
@@ -104,7 +113,7 @@ class Connection(asyncio.Protocol):
 
     # The caller's side.
 
-    async def send(self, request: list[bytes], *, timeout_seconds: float) -> Exchange:
+    async def send(self, request: list[bytes], timeout_seconds: float) -> Exchange:
         """Write a request and wait for the head of its answer, which may come before all is out.
 
         The request is given in pieces, head and body, as they go out.
@@ -115,7 +124,10 @@ class Connection(asyncio.Protocol):
         self._trailers = self._trailer_bytes = 0
         self._arm(timeout_seconds)
         self.asked_at = clock.monotonic_seconds()
-        if self._is_writable and sum(map(len, request)) <= WRITE_PIECE_BYTES:
+        size = 0
+        for part in request:
+            size += len(part)
+        if self._is_writable and size <= WRITE_PIECE_BYTES:
             self._writes.put(self._write_whole, b"".join(request))
         else:
             await self._write_pieces(exchange, _pieces_of(request))
@@ -159,10 +171,6 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
         return body
 
-    def time(self) -> float:
-        """The loop's time; asking for the running loop each time costs a system call."""
-        return self._loop.time()
-
     def is_stale(self) -> bool:
         """Whether the peer closed or spoke while the connection was idle, as the kernel sees it."""
         if self.is_gone:
@@ -180,14 +188,14 @@ class Connection(asyncio.Protocol):
 
     def _news_of(self, exchange: Exchange) -> asyncio.Future[None]:
         """To be awaited: done when something of the exchange has changed."""
-        exchange.waiter = self._loop.create_future()
-        return exchange.waiter
+        waiter = exchange.waiter = self._create_future()
+        return waiter
 
     # Time. One timer for all waits of the connection: it looks again when it fires too early.
 
     def _arm(self, timeout_seconds: float) -> None:
         self._timeout_seconds = timeout_seconds
-        self._deadline = self._loop.time() + timeout_seconds
+        self._deadline = self.time() + timeout_seconds
         if self._timer is not None:
             if self._timer_at <= self._deadline:
                 return
@@ -203,7 +211,7 @@ class Connection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None or exchange.waiter is None or exchange.waiter.done():
             return
-        if self._loop.time() < self._deadline:
+        if self.time() < self._deadline:
             self._start_timer()
         elif exchange.status:
             self._fail(ReadTimeout("The upstream paused for too long.", is_reused=self.is_reused))
@@ -243,7 +251,7 @@ class Connection(asyncio.Protocol):
             self._offer(exchange, exchange.tap)
         if exchange.is_complete:
             self._finish()
-        elif exchange.unread_bytes > UNREAD_BYTES_MAX and self._is_reading:
+        elif self._is_reading and exchange.unread_bytes > UNREAD_BYTES_MAX:
             self._is_reading = False
             self._transport.pause_reading()
 
@@ -266,10 +274,9 @@ class Connection(asyncio.Protocol):
         """Let the tap take what this read from the socket brought."""
         body = exchange.take_body()
         if tap(body):
-            self._deadline = self._loop.time() + self._timeout_seconds
+            self._deadline = self.time() + self._timeout_seconds
         else:
             exchange.chunks.append(body)
-            exchange.unread_bytes = len(body)
             exchange.wake()
 
     def eof_received(self) -> bool:
@@ -321,7 +328,7 @@ class Connection(asyncio.Protocol):
                 self._is_reading = True
                 self._transport.resume_reading()
             self.is_reused = True
-            self.idle_since = self._loop.time()
+            self.idle_since = self.time()
             self._on_idle(self)
         else:
             self.abort()
@@ -360,7 +367,6 @@ class Connection(asyncio.Protocol):
             return
         self._is_head_done = True
         exchange.headers = head
-        exchange.is_framed = status in (204, 304) or _is_framed(head)
         exchange.status = status
         if exchange.waiter is not None:
             exchange.wake()
@@ -369,10 +375,8 @@ class Connection(asyncio.Protocol):
         exchange = self._exchange
         # No bytes are no news: to whoever reads they would be the end.
         if body and exchange is not None and not exchange.is_complete:
-            size = len(body)
             exchange.chunks.append(body)
-            exchange.body_bytes += size
-            exchange.unread_bytes += size
+            exchange.body_bytes += len(body)
             if exchange.tap is None and exchange.waiter is not None:
                 exchange.wake()
 
@@ -394,10 +398,9 @@ def _size_of(headers: Headers) -> int:
 
 
 def _is_framed(headers: Headers) -> bool:
-    """Whether the body's end is marked; otherwise it ends with the connection."""
-    if b"content-length" in dict(headers):
-        return True
     for name, value in headers:
+        if name == b"content-length":
+            return True
         if name == b"transfer-encoding" and value.lower().endswith(b"chunked"):
             return True
     return False

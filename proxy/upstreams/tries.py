@@ -87,11 +87,15 @@ class Tries(msgspec.Struct, eq=False):
         return self._start(hop)
 
     def _start(self, hop: Hop) -> Hop:
-        self.hop = hop
+        # What is so already is not set again: a struct's field is dear to set.
+        if hop is not self.hop:
+            self.hop = hop
         if self._count:
             self._again, self._is_served, self._is_streamed = None, False, False
         self._count += 1
-        self._is_trial = self._board.begin(hop.upstream.upstream)
+        is_trial = self._board.begin(hop.upstream.upstream)
+        if is_trial is not self._is_trial:
+            self._is_trial = is_trial
         self._is_running = True
         return hop
 

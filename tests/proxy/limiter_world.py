@@ -65,7 +65,7 @@ class DirectPipe:
             raise RedisReplyError(str(error)) from error
 
     async def call(
-        self, call: PreparedCall, name: str, args: Sequence[bytes], *, timeout_seconds: float
+        self, call: PreparedCall, name: str, args: Sequence[bytes], timeout_seconds: float
     ) -> Any:
         """As RedisPipe.call."""
         return await self.run_script(call.script, call.keys(name), args)

@@ -31,6 +31,7 @@ _COMPONENTS = {
     (True, True): (rating.INPUT, rating.CACHE_WRITE_5M, rating.CACHE_WRITE_1H),
 }
 _COMPONENTS_COUNT = len(rating.COMPONENTS)
+_UNDERSCORE = ord("_")
 _RATE_DIVISOR = rating.TOKENS_PER_PRICE * rating.BASIS_POINTS
 
 
@@ -71,7 +72,7 @@ def prompt_parts(fields: Mapping[str, msgspec.Raw]) -> list[bytes]:
     return parts
 
 
-def read_demand(fields: Mapping[str, msgspec.Raw], *, raw: bytes, max_tokens: int) -> Demand:
+def read_demand(fields: Mapping[str, msgspec.Raw], raw: bytes, max_tokens: int) -> Demand:
     """The demand of a body whose top level was read: `fields` are its values as they came.
 
     Raises NotServed for what nobody can price.
@@ -80,7 +81,7 @@ def read_demand(fields: Mapping[str, msgspec.Raw], *, raw: bytes, max_tokens: in
     has_cache = "cache_control" in fields
     for part in parts:
         # A search for one byte is a hundred times as fast as one for several.
-        has_cache = has_cache or (b"_" in part and b'"cache_control"' in part)
+        has_cache = has_cache or (_UNDERSCORE in part and b'"cache_control"' in part)
     has_hour = has_cache and b'"1h"' in raw
     size = measure(parts)
     return Demand(
@@ -89,7 +90,9 @@ def read_demand(fields: Mapping[str, msgspec.Raw], *, raw: bytes, max_tokens: in
         measure=size,
         has_cache_control=has_cache,
         has_one_hour_cache=has_hour,
-        wants=read_wants(fields, has_escapes=size.has_escapes),
+        wants=read_wants(
+            fields, parts[0] if "messages" in fields else b"", has_escapes=size.has_escapes
+        ),
         variants=_variants(fields),
     )
 
@@ -122,9 +125,7 @@ def hold_micro(
     components = _COMPONENTS[demand.has_cache_control, demand.has_one_hour_cache]
     if demand.wants is NOTHING and demand.variants == _PLAIN_VARIANTS and not others:
         # Most requests: one call of one model. The long way says the same, at twice the price.
-        dearest = _variant_nanos(
-            demand, components, rating.STANDARD, price_set=price_set, model=model
-        )
+        dearest = _variant_nanos(demand, components, rating.STANDARD, price_set, model)
     else:
         dearest = _all_nanos(demand, components, price_set=price_set, model=model, others=others)
     if dearest is None:
@@ -177,7 +178,7 @@ def _is(fields: Mapping[str, msgspec.Raw], name: str, value: bytes) -> bool:
 
 
 def _variant_nanos(
-    demand: Demand, components: tuple[str, ...], variant: str, *, price_set: PriceSet, model: str
+    demand: Demand, components: tuple[str, ...], variant: str, price_set: PriceSet, model: str
 ) -> int | None:
     """Nanos times a million, so that nothing is divided before the end."""
     loops = demand.wants.loops
@@ -205,7 +206,7 @@ def _tokens_nanos(
 ) -> int | None:
     dearest = 0
     for variant in demand.variants:
-        worst = _variant_nanos(demand, components, variant, price_set=price_set, model=model)
+        worst = _variant_nanos(demand, components, variant, price_set, model)
         if worst is None:
             return None
         if worst > dearest:
@@ -243,8 +244,7 @@ def _dearest_variant(
     if plain is None:
         return None
     worst = [
-        _variant_nanos(demand, components, variant, price_set=price_set, model=model)
-        for variant in demand.variants
+        _variant_nanos(demand, components, variant, price_set, model) for variant in demand.variants
     ]
     return max([plain, *(nanos for nanos in worst if nanos is not None)])
 

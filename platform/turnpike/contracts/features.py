@@ -79,6 +79,7 @@ _NAMING_BLOCKS = frozenset(
         "text_editor_code_execution_tool_result",
     )
 )
+_UNDERSCORE = ord("_")
 _NAMING = re.compile(rb'"(?:file_id|tool_addition)"')
 # JSON may spell a letter as an escape, and hide a word from a search of the bytes.
 _HIDDEN_LETTER = re.compile(rb"\\u00(?:3[0-9]|5[fF]|6[1-9a-fA-F]|7[0-9aA])")
@@ -116,11 +117,13 @@ class _Tool(msgspec.Struct):
 _read_tool_types = msgspec.json.Decoder(list[_Tool]).decode
 
 
-def read_wants(fields: Mapping[str, msgspec.Raw], *, has_escapes: bool = True) -> Wants:
+def read_wants(
+    fields: Mapping[str, msgspec.Raw], messages: bytes = b"", *, has_escapes: bool = True
+) -> Wants:
     """What a body asks for, from its top level's values as they came. Raises NotServed.
 
-    A body that asks for nothing of this kind is searched, not decoded. `has_escapes`: whether a
-    letter may be spelled as an escape somewhere.
+    A body that asks for nothing of this kind is searched, not decoded. `messages`: their bytes,
+    from who has them already; `has_escapes`: whether a letter may be spelled as an escape.
     """
     wants = NOTHING
     if not GUARDED_FIELDS.isdisjoint(fields):
@@ -129,8 +132,11 @@ def read_wants(fields: Mapping[str, msgspec.Raw], *, has_escapes: bool = True) -
     if "tools" in fields and _has_other_tools(fields["tools"]):
         tools = _decoded(fields, "tools")
         wants = wants_of_tools(tools if isinstance(tools, list) else (), wants)
-    if "messages" in fields and _may_name_files(bytes(fields["messages"]), has_escapes=has_escapes):
-        wants = wants_of_messages(_decoded(fields, "messages"), wants)
+    if "messages" in fields:
+        raw = messages or bytes(fields["messages"])
+        # All these names have an underscore, and a search for one byte costs next to nothing.
+        if (_UNDERSCORE in raw or has_escapes) and _may_name_files(raw, has_escapes=has_escapes):
+            wants = wants_of_messages(_decoded(fields, "messages"), wants)
     return wants
 
 
@@ -211,10 +217,9 @@ def _has_other_tools(raw: msgspec.Raw) -> bool:
 
 
 def _may_name_files(raw: bytes, *, has_escapes: bool) -> bool:
-    # All these names have an underscore, and a search for one byte costs next to nothing.
-    if b"_" in raw and _NAMING.search(raw) is not None:
+    if _NAMING.search(raw) is not None:
         return True
-    return has_escapes and b"\\u00" in raw and _HIDDEN_LETTER.search(raw) is not None
+    return has_escapes and _HIDDEN_LETTER.search(raw) is not None
 
 
 def _decoded(fields: Mapping[str, msgspec.Raw], name: str) -> Any:

@@ -123,11 +123,10 @@ def nanos_of(lines: Sequence[UsageLine], *, price_set: PriceSet, discount_bp: in
 
 def nanos_of_call(
     counts: Mapping[str, int],
-    *,
     price_set: PriceSet,
     model: str,
-    variant: str = STANDARD,
     discount_bp: int,
+    variant: str = STANDARD,
 ) -> int:
     """What the counts of one model call come to."""
     brackets = _brackets(price_set, model, variant)
