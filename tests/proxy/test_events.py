@@ -2,8 +2,19 @@
 
 import dataclasses
 import json
+from typing import Any
 
-from proxy.events import Outcome, base_json, build_event, event_json, event_members, fixed_members
+import msgspec
+
+from proxy.events import (
+    Outcome,
+    OwnAttempt,
+    base_json,
+    build_event,
+    event_json,
+    event_members,
+    fixed_members,
+)
 from turnpike.contracts.usage import Attempt, EventBase, UsageEvent
 from turnpike.kernel import codec
 
@@ -68,6 +79,32 @@ def test_the_parts_of_an_event_are_the_whole_event() -> None:
     assert codec.from_json(UsageEvent, text) == EVENT
     assert json.loads(text).keys() == {field.name for field in dataclasses.fields(UsageEvent)}
     assert b"\n" not in text
+
+
+def test_usage_as_it_came_is_written_as_it_came() -> None:
+    raw = msgspec.Raw(json.dumps(USAGE).encode())  # with spaces, as some upstreams write it
+    outcome = msgspec.structs.replace(OUTCOME, usage_json=raw)
+    values: dict[str, Any] = {
+        field.name: getattr(ATTEMPT, field.name) for field in dataclasses.fields(Attempt)
+    }
+
+    text = event_json(
+        MEMBERS,
+        outcome,
+        upstream_model="claude-x-0",
+        attempts=[OwnAttempt(**{**values, "usage": outcome.written_usage()})],
+        hold_micro=77,
+        finished_at_us=2_000,
+    )
+
+    assert codec.from_json(UsageEvent, text) == EVENT
+    assert text.count(bytes(raw)) == 2
+
+
+def test_an_attempt_of_this_worker_says_what_the_contract_says() -> None:
+    own, known = OwnAttempt(n=1, upstream=2), Attempt(n=1, upstream=2)
+
+    assert json.loads(msgspec.json.encode(own)) == json.loads(codec.to_json(known))
 
 
 def test_the_base_of_an_admission_makes_the_same_event_for_whoever_ends_it() -> None:

@@ -407,3 +407,30 @@ def test_the_counts_of_a_plain_usage_are_what_rating_reads_from_it(usage: dict[s
         assert line.variant == rating.STANDARD
     else:
         assert usage.keys() & {"service_tier", "speed", "inference_geo", "server_tool_use"}
+
+
+PLAIN = {"input_tokens": 3, "output_tokens": 5, "service_tier": "standard"}
+
+
+def test_a_plain_usage_may_be_written_down_as_it_came() -> None:
+    answer = meter_answer(json.dumps({**ANSWER, "usage": PLAIN}).encode())
+
+    assert answer.usage_json is not None
+    assert json.loads(bytes(answer.usage_json)) == answer.usage == PLAIN
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        json.dumps(PLAIN, indent=2),  # a line of the journal is one line
+        json.dumps(PLAIN).replace(" ", " " * 1_000),
+        json.dumps({**PLAIN, "output_tokens": -1}),
+        json.dumps({**PLAIN, "something_new": 1}),
+    ],
+    ids=["lines", "long", "odd", "unknown"],
+)
+def test_any_other_usage_is_read_and_written_anew(usage: str) -> None:
+    answer = meter_answer(f'{{"type": "message", "usage": {usage}}}'.encode())
+
+    assert answer.usage_json is None
+    assert answer.usage["input_tokens"] == 3
