@@ -35,6 +35,7 @@ from proxy.upstreams.forward import (
     failure_of,
     header_of,
     read_answer,
+    unreadable,
     with_request_id,
 )
 from proxy.upstreams.selection import Hop
@@ -230,7 +231,7 @@ class Pipeline:
         if meter.flags:
             METRICS.note_flags(meter.flags)
             if FLAG_MALFORMED_ANSWER in meter.flags:
-                raise _unreadable(response)
+                raise unreadable(response)
             is_reported = meter.is_reported
         usage, usage_json = meter.usage, meter.usage_json
         if not is_reported:
@@ -421,7 +422,7 @@ async def _first_chunk(
         raise failure_of(error) from error
     except StreamTooLarge as error:
         response.close()
-        raise _unreadable(response) from error
+        raise unreadable(response) from error
     if not chunk:
         raise failure_of(ConnectionLost("The stream ended before it began."))
     if meter.error_event is not None and not meter.has_started:
@@ -481,23 +482,6 @@ def _tail(exchange: Exchange, end: StreamEnd) -> bytes:
         )
     return error_event(
         "api_error", "The model's answer broke off. What it wrote is charged.", exchange.request_id
-    )
-
-
-def _unreadable(response: UpstreamResponse) -> AttemptFailed:
-    error = ApiError(
-        500,
-        "api_error",
-        "The model's answer could not be read. Nothing was charged.",
-        reason="upstream",
-        should_retry=True,
-    )
-    return AttemptFailed(
-        error,
-        outcome=words.OUTCOME_UNKNOWN,
-        may_try_next=False,
-        upstream_request_id=header_of(response.headers, b"request-id"),
-        blame=Blame.UPSTREAM,
     )
 
 

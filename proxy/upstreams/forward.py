@@ -297,20 +297,34 @@ def failure_of(error: wire.UpstreamError) -> AttemptFailed:
         return AttemptFailed(
             away, outcome=words.OUTCOME_FAILED, is_repeatable=True, blame=Blame.UPSTREAM
         )
-    broken = ApiError(
+    is_lost = isinstance(error, wire.ConnectionLost)
+    return AttemptFailed(
+        _cannot_be_read(),
+        outcome=words.OUTCOME_UNKNOWN,
+        may_try_next=is_lost,
+        is_repeatable=is_lost,
+        blame=Blame.UPSTREAM,
+    )
+
+
+def unreadable(response: wire.UpstreamResponse) -> AttemptFailed:
+    """What an answer means that came and is none: it may have been billed to us."""
+    return AttemptFailed(
+        _cannot_be_read(),
+        outcome=words.OUTCOME_UNKNOWN,
+        may_try_next=False,
+        upstream_request_id=header_of(response.headers, b"request-id"),
+        blame=Blame.UPSTREAM,
+    )
+
+
+def _cannot_be_read() -> ApiError:
+    return ApiError(
         500,
         "api_error",
         "The model's answer could not be read. Nothing was charged.",
         reason="upstream",
         should_retry=True,
-    )
-    is_lost = isinstance(error, wire.ConnectionLost)
-    return AttemptFailed(
-        broken,
-        outcome=words.OUTCOME_UNKNOWN,
-        may_try_next=is_lost,
-        is_repeatable=is_lost,
-        blame=Blame.UPSTREAM,
     )
 
 
