@@ -39,6 +39,7 @@ class Exchange(msgspec.Struct, eq=False):
     headers: Headers = []
     chunks: list[bytes] = []
     body_bytes: int = 0
+    taken_bytes: int = 0
     is_sent: bool = False
     is_complete: bool = False
     error: UpstreamError | None = None
@@ -53,7 +54,7 @@ class Exchange(msgspec.Struct, eq=False):
     @property
     def unread_bytes(self) -> int:
         """How much of the body came and was not taken yet."""
-        return sum(map(len, self.chunks))
+        return self.body_bytes - self.taken_bytes
 
     @property
     def is_framed(self) -> bool:
@@ -63,6 +64,7 @@ class Exchange(msgspec.Struct, eq=False):
     def take_body(self) -> bytes:
         """All of the body that came and was not taken yet."""
         chunks, self.chunks = self.chunks, []
+        self.taken_bytes = self.body_bytes
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def wake(self) -> None:
@@ -251,7 +253,7 @@ class Connection(asyncio.Protocol):
             self._offer(exchange, exchange.tap)
         if exchange.is_complete:
             self._finish()
-        elif self._is_reading and exchange.unread_bytes > UNREAD_BYTES_MAX:
+        elif exchange.chunks and self._is_reading and exchange.unread_bytes > UNREAD_BYTES_MAX:
             self._is_reading = False
             self._transport.pause_reading()
 
@@ -277,6 +279,7 @@ class Connection(asyncio.Protocol):
             self._deadline = self.time() + self._timeout_seconds
         else:
             exchange.chunks.append(body)
+            exchange.taken_bytes -= len(body)
             exchange.wake()
 
     def eof_received(self) -> bool:
