@@ -198,7 +198,7 @@ def operator_state(
 def history(platform: Platform) -> None:
     """A month of usage, so that charts have something to show."""
     call = f"from tests.browser.history import write; write({platform.tenant!r})"
-    platform.manage("shell", "--no-imports", "-c", call, PYTHONPATH="platform:.")
+    platform.command("shell", "--no-imports", "-c", call)
 
 
 @pytest.fixture

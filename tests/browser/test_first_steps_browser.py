@@ -55,7 +55,7 @@ def test_a_rotated_key_works_through_its_grace_and_not_after(
     new = rotate(owner.page, "graceful", grace="3600")
 
     assert (status(platform, old), status(platform, new)) == (200, 200)
-    ended = platform.manage("shell", "--no-imports", "-c", END_GRACES)
+    ended = platform.command("shell", "--no-imports", "-c", END_GRACES)
     assert ended.split()[-1] == "1"
     assert (status(platform, old), status(platform, new)) == (401, 200)
 

@@ -70,7 +70,7 @@ def test_an_announcement_is_made_seen_and_ended(
 def test_demo_traffic_is_answered_ends_and_fills_the_charts(
     browser: Browser, platform: Platform, operator_state: object
 ) -> None:
-    said = platform.manage("demo_traffic", "--minutes", DEMO_MINUTES, "--json")
+    said = platform.command("demo_traffic", "--minutes", DEMO_MINUTES, "--json")
     report = json.loads(said.strip().splitlines()[-1])
     busiest = max(report["tenants"], key=report["tenants"].get)
     visitor = looking(browser, platform, operator_state, LOOKS[0])

@@ -52,7 +52,7 @@ def test_a_run_streams_and_is_charged_once(owner: Visitor, platform: Platform) -
     cost = page.locator("dt", has_text="Cost").locator("..").locator("dd").inner_text()
     assert cost in facts
     expect(page.get_by_text("Playground", exact=True).locator("visible=true").last).to_be_visible()
-    billed = json.loads(platform.manage("shell", "--no-imports", "-c", COUNT.format(request_id)))
+    billed = json.loads(platform.command("shell", "--no-imports", "-c", COUNT.format(request_id)))
     assert billed == [1, True]
     page.go_back()
     expect(page.locator(".turn .prose")).to_have_text(whole)

@@ -40,7 +40,7 @@ def join(visitor: Visitor, *, email: str, role: str) -> Page:
     """Accept an invitation: a person of one's own, signed in."""
     platform = visitor.platform
     call = INVITE.format(tenant=platform.tenant, email=email, role=role)
-    token = platform.manage("shell", "--no-imports", "-c", call).split()[-1]
+    token = platform.command("shell", "--no-imports", "-c", call).split()[-1]
     page = visitor.page
     visitor.go(f"/accounts/invite?token={token}")
     page.get_by_label("Your name").fill("New")

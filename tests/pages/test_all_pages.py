@@ -57,7 +57,7 @@ def pages(platform: Platform, browser: Browser, state: Any) -> dict[str, list[st
     wait_until(lambda: receipt_exists(visitor, request_id))
     visitor.page.context.close()
     call = f"from tests.pages.addresses import main; main({platform.tenant!r}, {request_id!r})"
-    printed = platform.manage("shell", "--no-imports", "-c", call, PYTHONPATH="platform:.")
+    printed = platform.command("shell", "--no-imports", "-c", call)
     found: dict[str, list[str]] = json.loads(printed.strip().splitlines()[-1])
     return found
 

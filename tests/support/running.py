@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.commands import CommandProcess, command_process
 from tests.support.ports import free_port
 from tests.support.servers import ROOT
 
@@ -38,12 +39,17 @@ class Platform:
     state_dir: Path
     pid: int
     env: Mapping[str, str]
+    commands: CommandProcess
 
-    def manage(self, *arguments: str, **extra: str) -> str:
-        """Run a management command against it; returns what it printed."""
+    def command(self, *arguments: str) -> str:
+        """Have a management command run against it; returns what it printed."""
+        return self.commands.run(*arguments)
+
+    def manage(self, *arguments: str) -> str:
+        """The same by a process of its own, as people start it."""
         answer = subprocess.run(
             [sys.executable, str(ROOT / "manage.py"), *arguments],
-            env={**self.env, **extra},
+            env=dict(self.env),
             capture_output=True,
             text=True,
             check=False,
@@ -55,7 +61,7 @@ class Platform:
     def issue_key(self, *, tenant: str, tier: str = "pro", credit: str = "10") -> dict[str, Any]:
         """A tenant with credit: `tenant`, `api_key` and `management_key`."""
         return read_last_json(
-            self.manage(
+            self.command(
                 *("issue_key", "--tenant-name", tenant, "--tier", tier),
                 *("--credit", credit, "--json"),
             )
@@ -108,7 +114,8 @@ def running_platform(state_dir: Path, environment: Mapping[str, str]) -> Iterato
     process = start_platform(state_dir, environment)
     try:
         wait_until_ready(process, state_dir, starts=starts + 1)
-        yield describe(process, state_dir, environment)
+        with command_process(environment) as commands:
+            yield describe(process, state_dir, environment, commands)
     finally:
         stop_platform(process)
 
@@ -145,7 +152,10 @@ def wait_until_ready(
 
 
 def describe(
-    process: "subprocess.Popen[bytes]", state_dir: Path, environment: Mapping[str, str]
+    process: "subprocess.Popen[bytes]",
+    state_dir: Path,
+    environment: Mapping[str, str],
+    commands: CommandProcess,
 ) -> Platform:
     """The platform by what bootstrap kept."""
     demo = json.loads((state_dir / "demo.json").read_text())
@@ -158,6 +168,7 @@ def describe(
         state_dir=state_dir,
         pid=process.pid,
         env=environment,
+        commands=commands,
     )
 
 
