@@ -57,6 +57,7 @@ KNOWLEDGE: Mapping[str, Any] = {
     "observed": gettext_lazy("Counted while it went by"),
     "reported": gettext_lazy("Reported by the model"),
     "reconciled": gettext_lazy("Confirmed by the upstream's bill"),
+    "unrated": gettext_lazy("Something was used that has no price yet"),
 }
 
 

@@ -12,7 +12,7 @@ from django import forms
 from django.utils import translation
 
 from accounts.console.passkeys import AddPasskeyForm, RenamePasskeyForm
-from billing.console.logs import OUTCOMES
+from billing.console.logs import KNOWLEDGE, OUTCOMES
 from proxy.refusals import ACCEPTED, OUTCOME_OF_STATUS
 from turnpike.contracts import usage as words
 from turnpike.control import formats
@@ -79,6 +79,7 @@ def test_what_the_data_plane_counts_and_notes_has_names_for_people() -> None:
 
     assert set(ADMISSIONS) == {ACCEPTED, "failed", *OUTCOME_OF_STATUS.values()}
     assert noted <= set(OUTCOMES)
+    assert {*words.STATUS_OF_RANK, words.STATUS_UNRATED} == set(KNOWLEDGE)
 
 
 @pytest.mark.parametrize(

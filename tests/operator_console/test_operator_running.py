@@ -79,6 +79,8 @@ def test_logs_show_every_tenants_requests_and_find_one_by_its_id(
     assert (other.newest in theirs, world.newest in theirs) == (True, False)
     assert found["location"] == f"/operator/logs/{other.newest}"
     assert operator_browser.get("/operator/logs/req_nonsense").status_code == 404
+    one = operator_browser.get(f"/operator/logs/{other.newest}").content.decode()
+    assert "Revision 0: Reported by the model" in one
     nothing = operator_browser.get("/operator/logs?status=500").content.decode()
     assert world.newest not in nothing
 

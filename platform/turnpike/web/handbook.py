@@ -15,11 +15,18 @@ from typing import Any
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
 from django.utils.text import slugify
+from django.utils.translation import gettext_lazy
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 FOLDER = Path(__file__).resolve().parent / "docs"
-LANGUAGES_OF_CODE = {"sh": "Shell", "python": "Python", "typescript": "TypeScript", "json": "JSON"}
+LANGUAGES_OF_CODE = {
+    "sh": "Shell",
+    "python": "Python",
+    "typescript": "TypeScript",
+    "json": "JSON",
+    "txt": gettext_lazy("Text"),
+}
 SLUGS = (
     *("quickstart", "authentication", "streaming", "tools", "openai", "limits", "errors"),
     *("billing", "batches", "webhooks", "idempotency", "migration"),

@@ -132,7 +132,9 @@ class LogPage(OperatorPage):
                     for item in attempts
                 ],
                 "cost_nano": sum(costs) if costs else None,
-                "revisions": revisions,
+                "revisions": [
+                    (item, KNOWLEDGE.get(item.status, item.status)) for item in revisions
+                ],
                 "postings": list_postings(
                     tenant=tenant,
                     postings=postings,
