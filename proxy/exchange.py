@@ -183,7 +183,9 @@ class Exchange(msgspec.Struct, kw_only=True):
         counts = self.counts
         if counts is None:
             counts = rating.sum_counts(self._final_lines())
-        return self.spec.plan.charges(1, limited_input(counts), counts[rating.OUTPUT])
+        return settle_charges(
+            self.spec, input_tokens=limited_input(counts), output_tokens=counts[rating.OUTPUT]
+        )
 
     def worst_case_micro(self) -> int:
         """The most that the stream can still cost, now that its input is known."""

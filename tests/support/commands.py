@@ -13,7 +13,6 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO
 
 from tests.support.servers import ROOT
@@ -62,7 +61,7 @@ class CommandProcess:
         code = SERVE.format(answers_fd=writing)
         self._process = subprocess.Popen(
             [sys.executable, "manage.py", "shell", "--no-imports", "-c", code],
-            cwd=Path(ROOT),
+            cwd=ROOT,
             env=self._environment,
             stdin=subprocess.PIPE,
             pass_fds=(writing,),

@@ -27,8 +27,8 @@ OUTCOME_UNKNOWN = "unknown"  # it may have billed; nobody read the answer
 OUTCOME_RECONCILED = "reconciled"  # a person settled it by the upstream's own report
 
 
-# Nobody changes these three once they are made, but for an attempt that runs. They are not frozen,
-# since that makes them three times as dear to make (8 instead of 3 us a request, measured).
+# Nobody changes these three once they are made. They are not frozen, since that makes them three
+# times as dear to make.
 
 
 @dataclass(slots=True, kw_only=True)
