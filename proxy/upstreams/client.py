@@ -95,11 +95,15 @@ class UpstreamResponse:
         time = self._connection.time
         deadline = time() + timeout_seconds
         pieces: list[bytes] = []
-        while exchange.body_bytes <= limit_bytes:
-            if exchange.is_complete and not exchange.chunks:
-                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            piece = await self.read_chunk(max(0.0, deadline - time()))
-            pieces.append(piece)
+        try:
+            while exchange.body_bytes <= limit_bytes:
+                if exchange.is_complete and not exchange.chunks:
+                    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                piece = await self.read_chunk(max(0.0, deadline - time()))
+                pieces.append(piece)
+        finally:
+            # An error keeps this frame until garbage is looked for; the body need not wait for it.
+            pieces.clear()
         self.close()
         raise BodyTooLarge(f"The body passes {limit_bytes} bytes.", is_reused=self.is_reused)
 
