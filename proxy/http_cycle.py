@@ -1,7 +1,7 @@
 """One request and its answer on a client's connection: what the app reads and writes.
 
-Head and first body bytes leave in one write, header values are checked in one pass, and a body that
-came with its head is in the scope at once.
+Head and first body bytes leave in one write, headers are checked all at once, and a body that came
+with its head is in the scope at once.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ Fields = Sequence[tuple[bytes, bytes]]
 
 _FRAMING = (b"content-length", b"transfer-encoding", b"connection")
 _BODILESS = frozenset((204, 304))
-_CONTROLS = bytes(code for code in (*range(32), 127) if code != ord("\t"))
+_CR, _LF, _NUL = b"\r\n\0"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -228,14 +228,12 @@ class Cycle(msgspec.Struct, eq=False):
             lines.append(framing)
         if not self.keep_alive:
             lines.append(b"connection: close")
+        # Looked for before ours are put between: RFC 9110, 5.5, names these three as dangerous.
+        text = b"".join(lines)
+        if _LF in text or _CR in text or _NUL in text:
+            raise RuntimeError("A header holds a line break or a NUL.")
         lines += (b"", b"")
-        defaults = self._default_lines
-        head = STATUS_LINE[status] + defaults + b"\r\n".join(lines)
-        # Each line has one CR and one LF of ours; no other control character may be in it.
-        breaks = 2 * (len(lines) + defaults.count(b"\n"))
-        if len(head) - len(head.translate(None, _CONTROLS)) != breaks:
-            raise RuntimeError("A header holds a control character.")
-        return head
+        return STATUS_LINE[status] + self._default_lines + b"\r\n".join(lines)
 
     def _note_framing(self, name: bytes, value: bytes) -> None:
         if name == b"content-length":

@@ -258,6 +258,7 @@ async def test_slow_reader_holds_the_app_back(serve: Serve) -> None:
     [
         ([(b"x-bad", b"a\r\nset-cookie: b")], b""),
         ([(b"x-bad\n", b"a")], b""),
+        ([(b"x-good", b"a"), (b"x-bad", b"a\rb")], b""),
         ([(b"x-bad", b"\x00")], b""),
         ([(b"content-length", b"1")], b"too long"),
         ([(b"content-length", b"9")], b"short"),
