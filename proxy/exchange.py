@@ -142,8 +142,8 @@ class Exchange(msgspec.Struct, kw_only=True):
         last, spec = self.attempts[-1], self.spec
         if last.n > 1:
             return line_of("S", self.rid, b'"n":%d,"upstream":%d' % (last.n, last.upstream))
-        known = spec.base, spec.text, last.n, last.upstream
-        return line_of("A", self.rid, b'"base":%b,"spec":%b,"n":%d,"upstream":%d' % known)
+        sent = b',"n":1,"upstream":%d' % last.upstream
+        return line_of("A", self.rid, b'"base":', spec.base, b',"spec":', spec.text, sent)
 
     def progress_line(self) -> bytes:
         """The journal's line of what is known so far."""

@@ -19,6 +19,7 @@ import contextlib
 import fcntl
 import logging
 import os
+from binascii import hexlify
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -197,10 +198,10 @@ def _torn() -> OSError:
     return OSError("The disk took a part of a line.")
 
 
-def line_of(kind: str, rid: str, body: bytes) -> bytes:
-    """One line: `body` is JSON members without braces, for example ``b'"n":1'``."""
-    json = b'{"t":"%b","rid":"%b",%b}' % (kind.encode(), rid.encode(), body)
-    return b"%08x %b\n" % (crc32(json), json)
+def line_of(kind: str, rid: str, *body: bytes) -> bytes:
+    """One line: `body` is JSON members without braces, in pieces, for example ``b'"n":1'``."""
+    json = b"".join((b'{"t":"', kind.encode(), b'","rid":"', rid.encode(), b'",', *body, b"}"))
+    return b"".join((hexlify(crc32(json).to_bytes(4, "big")), b" ", json, b"\n"))
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

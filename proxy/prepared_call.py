@@ -7,6 +7,10 @@ is encoded and measured, and they are the same for all requests of a tenant.
 from collections.abc import Sequence
 from typing import Protocol
 
+# What stands before a word of so many bytes; that of a longer one is written when it comes.
+_SIZES = [b"$%d\r\n" % size for size in range(4_096)]
+_END = b"\r\n"
+
 
 class Script(Protocol):
     """A Lua script and the hash by which the server knows it."""
@@ -23,14 +27,7 @@ class Script(Protocol):
 class PreparedCall:
     """A script, its keys but for the end of one of them, and how many arguments it takes."""
 
-    __slots__ = (
-        "_after",
-        "_before",
-        "_prefix",
-        "_prefix_bytes",
-        "_template",
-        "script",
-    )
+    __slots__ = ("_after", "_before", "_pieces", "_prefix", "script")
 
     def __init__(
         self,
@@ -43,38 +40,48 @@ class PreparedCall:
     ) -> None:
         self.script = script
         self._before, self._prefix, self._after = tuple(before), prefix, tuple(after)
-        self._prefix_bytes = len(prefix.encode())
         keys_count = len(before) + 1 + len(after)
         words_count = 3 + keys_count + args_count
         head = _packed("EVALSHA", script.sha, str(keys_count), *before)
         start = b"*%d\r\n%b" % (words_count, head)
-        self._template = b"%b$%%d\r\n%b%%b\r\n%b%b" % (
-            *map(_literal, (start, prefix.encode(), _packed(*after))),
-            b"$%d\r\n%b\r\n" * args_count,
-        )
+        name_start = prefix.encode()
+        self._pieces = start, len(name_start), name_start, _END + _packed(*after)
 
     def keys(self, name: str) -> tuple[str, ...]:
         """The keys of a call whose one key ends so."""
         return (*self._before, self._prefix + name, *self._after)
 
     def packed(self, name: str, args: Sequence[bytes]) -> bytes:
-        """The whole call as it is sent to Redis."""
-        end = name.encode()
-        words: tuple[int | bytes, ...] = (self._prefix_bytes + len(end), end)
-        if len(args) == 3:  # admission; a loop takes half as long again
-            a, b, c = args
-            return self._template % (*words, len(a), a, len(b), b, len(c), c)
-        if len(args) == 4:  # settlement
-            a, b, c, d = args
-            return self._template % (*words, len(a), a, len(b), b, len(c), c, len(d), d)
+        """The whole call as it is sent to Redis.
+
+        Joined, with sizes that are text already: to fill in a template takes half as long again.
+        """
+        start, prefix_bytes, prefix, middle = self._pieces
+        end, sizes, stop = name.encode(), _SIZES, _END
+        try:
+            size = sizes[prefix_bytes + len(end)]
+            # Written out, since a loop takes half as long again.
+            if len(args) == 3:  # admission
+                a, b, c = args
+                x, y, z = sizes[len(a)], sizes[len(b)], sizes[len(c)]
+                three = start, size, prefix, end, middle, x, a, stop, y, b, stop, z, c, stop
+                return b"".join(three)
+            if len(args) == 4:  # settlement
+                a, b, c, d = args
+                w, x, y, z = sizes[len(a)], sizes[len(b)], sizes[len(c)], sizes[len(d)]
+                d += stop
+                four = start, size, prefix, end, middle, w, a, stop, x, b, stop, y, c, stop, z, d
+                return b"".join(four)
+        except IndexError:
+            pass  # one is longer than the sizes that stand ready
+        return b"".join(self._words(end, args))
+
+    def _words(self, end: bytes, args: Sequence[bytes]) -> list[bytes]:
+        start, prefix_bytes, prefix, middle = self._pieces
+        words = [start, b"$%d\r\n" % (prefix_bytes + len(end)), prefix, end, middle]
         for arg in args:
-            words += (len(arg), arg)
-        return self._template % words
-
-
-def _literal(text: bytes) -> bytes:
-    """Text as it stands in a template."""
-    return text.replace(b"%", b"%%")
+            words += (b"$%d\r\n" % len(arg), arg, _END)
+        return words
 
 
 def _packed(*words: str) -> bytes:

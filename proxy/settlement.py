@@ -145,7 +145,7 @@ class Settlement:
         try:
             ended_at = self._journal.append(
                 spec.rid,
-                line_of("F", spec.rid, b'"event":%b,"charges":%b' % (event, final)),
+                line_of("F", spec.rid, b'"event":', event, b',"charges":', final),
             )
         except JournalUnwritable:
             # Redis still takes the event; only a crash before that would lose it.

@@ -1,6 +1,7 @@
 """What is packed once says the same as what is packed each time."""
 
 import hiredis
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,3 +27,14 @@ def test_prepared_call_is_packed_as_the_client_library_packs_it(
     command = ("EVALSHA", SETTLE.sha, len(keys), *keys, *args)
     assert call.keys(name) == keys
     assert call.packed(name, args) == hiredis.pack_command(command)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+@pytest.mark.parametrize("size", [4_095, 4_096, 100_000])
+def test_long_words_are_packed_as_short_ones_are(count: int, size: int) -> None:
+    args = [b"short"] * (count - 1) + [b"x" * size]
+    call = PreparedCall(SETTLE, before=("a",), prefix="p:", after=(), args_count=count)
+
+    for name in ("name", "n" * size):
+        command = ("EVALSHA", SETTLE.sha, 2, "a", "p:" + name, *args)
+        assert call.packed(name, args) == hiredis.pack_command(command)  # type: ignore[arg-type]
