@@ -5,6 +5,7 @@ from proxy.events import event_json
 from proxy.exchange import Exchange
 from proxy.limiter.limiter import Limiter
 from proxy.metrics import METRICS
+from proxy.plain_usage import UsageText
 from proxy.redis_pipe import RedisAway, RedisReplyError
 from proxy.settlement import Ended, Settlement
 from turnpike.contracts import usage as words
@@ -31,7 +32,7 @@ class Ending:
     def write_now(self, exchange: Exchange) -> Ended | None:
         """The same where nobody need be asked; None: `hold_more` comes first."""
         outcome, tenant = exchange.outcome, exchange.spec.plan.tenant
-        if "iterations" in outcome.usage:
+        if type(outcome.usage) is not UsageText and "iterations" in outcome.usage:
             outcome.usage = exchange.name_models(outcome.usage)
         if (
             outcome.rank == words.RANK_REPORTED

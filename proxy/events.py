@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from proxy.plain_usage import written
 from turnpike.contracts import usage as words
 from turnpike.contracts.usage import Attempt, EventBase, UsageEvent
 
@@ -26,11 +27,6 @@ class Outcome(msgspec.Struct, kw_only=True, gc=False):
     error_type: str | None = None
     ttft_us: int | None = None
     upstream_model: str | None = None
-    usage_json: msgspec.Raw | None = None  # the usage as it came, where that can be written down
-
-    def written_usage(self) -> Mapping[str, Any] | msgspec.Raw:
-        """The usage as events have it: not decoded and encoded again where it need not be."""
-        return self.usage if self.usage_json is None else self.usage_json
 
 
 class OwnAttempt(msgspec.Struct, kw_only=True, gc=False):
@@ -125,7 +121,7 @@ def event_json(
         upstream_model=outcome.upstream_model or upstream_model,
         finished_at_us=finished_at_us,
         hold_micro=hold_micro,
-        usage=outcome.written_usage(),
+        usage=written(outcome.usage),
         ttft_us=outcome.ttft_us,
         http_status=outcome.http_status,
         stop_reason=outcome.stop_reason,

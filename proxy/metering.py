@@ -9,16 +9,13 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
 
+from proxy.plain_usage import PlainUsage, read_plain, usage_as_read
 from proxy.sse import Event, EventParser
-from proxy.usage_totals import (
-    COUNT_MAX,
-    FLAG_INVALID,
-    merge_usage,
-)
+from proxy.usage_totals import COUNT_MAX, FLAG_INVALID, merge_usage
 from turnpike.contracts import rating
 
 CHARACTERS_RATIO = 0.25
@@ -30,8 +27,6 @@ FLAG_SECOND_START = "second_message_start"
 
 # More than this is no usage; it would be written down again with every chunk.
 USAGE_BYTES_MAX = 64 * 1024
-PLAIN_BYTES_MAX = 1024
-_NEWLINE = ord("\n")
 _NULL = msgspec.Raw(b"null")
 _NO_FLAGS: frozenset[str] = frozenset()
 
@@ -89,33 +84,6 @@ class _Typed(msgspec.Struct):
     type: str = ""
 
 
-_Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
-
-
-class _CacheCreation(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    ephemeral_5m_input_tokens: _Count = 0
-    ephemeral_1h_input_tokens: _Count = 0
-
-
-class _ServerTools(msgspec.Struct, forbid_unknown_fields=True):
-    web_search_requests: _Count = 0
-    web_fetch_requests: _Count = 0
-
-
-class _PlainUsage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """A usage object with nothing odd about it: then it is taken over as it came."""
-
-    input_tokens: _Count
-    output_tokens: _Count
-    cache_creation_input_tokens: _Count | None = None
-    cache_read_input_tokens: _Count | None = None
-    cache_creation: _CacheCreation | None = None
-    server_tool_use: _ServerTools | None = None
-    service_tier: Literal["standard", "priority", "batch"] | None = None
-    speed: Literal["standard", "fast"] | None = None
-    inference_geo: Literal["global", "us", "not_available"] | None = None
-
-
 class _Answer(msgspec.Struct, gc=False):
     type: str | None = None
     id: str | None = None
@@ -132,7 +100,6 @@ _read_end = msgspec.json.Decoder(_MessageDelta).decode
 _read_error = msgspec.json.Decoder(_Error).decode
 _read_typed = msgspec.json.Decoder(_Typed).decode
 _read_usage = msgspec.json.Decoder(dict[str, Any] | None).decode
-_read_plain_usage = msgspec.json.Decoder(_PlainUsage).decode
 _read_answer = msgspec.json.Decoder(_Answer).decode
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeError)
 
@@ -155,7 +122,6 @@ class AnswerMeter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     output_chars: int = 0
     flags: frozenset[str] = frozenset()
     counts: Mapping[str, int] | None = None  # what is billed, where the usage is a plain one
-    usage_json: msgspec.Raw | None = None  # the very bytes, where they can stand in an event
 
     @property
     def is_reported(self) -> bool:
@@ -324,7 +290,7 @@ def meter_answer(body: bytes) -> AnswerMeter:
     flags: set[str] = set()
     if answer.type != "message":
         flags.add(FLAG_MALFORMED_ANSWER)
-    usage, counts, usage_json = _first_usage(answer.usage, flags)
+    usage, counts = _first_usage(answer.usage, flags)
     is_missing = counts is None and _lacks_counts(usage)
     if is_missing:
         flags.add(FLAG_MISSING)
@@ -336,26 +302,23 @@ def meter_answer(body: bytes) -> AnswerMeter:
         output_chars=_chars_of(answer.content) if is_missing else 0,
         flags=frozenset(flags) if flags else _NO_FLAGS,
         counts=counts,
-        usage_json=usage_json,
     )
 
 
 def _first_usage(
     raw: msgspec.Raw, flags: set[str]
-) -> tuple[dict[str, Any], Mapping[str, int] | None, msgspec.Raw | None]:
+) -> tuple[Mapping[str, Any], Mapping[str, int] | None]:
     """The usage of a whole answer; the decoder checks its usual shape at a third of the price."""
     try:
-        plain = _read_plain_usage(raw)
+        plain = read_plain(raw)
     except _UNREADABLE:
         usage: dict[str, Any] = {}
         merge_usage(usage, _usage_of(raw, flags), flags)
-        return usage, None, None
-    # A line of the journal is one line, and none is longer for what nobody meant to say.
-    can_stand = len(raw) <= PLAIN_BYTES_MAX and _NEWLINE not in bytes(raw)
-    return _read_usage(raw) or {}, _counts_of(plain), raw if can_stand else None
+        return usage, None
+    return usage_as_read(raw, plain), _counts_of(plain)
 
 
-def _counts_of(plain: _PlainUsage) -> Mapping[str, int] | None:
+def _counts_of(plain: PlainUsage) -> Mapping[str, int] | None:
     """What is billed by a plain usage; None where rating has to look at it more closely."""
     if plain.server_tool_use or plain.speed or plain.inference_geo or plain.service_tier == "batch":
         return None

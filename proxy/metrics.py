@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from proxy.plain_usage import UsageText
 from turnpike.contracts.usage import STATUS_OF_RANK
 
 logger = logging.getLogger(__name__)
@@ -263,7 +264,18 @@ class Metrics:
         """Count a request's end, and its tokens by the top-level counters."""
         ended = self._ended.get(rank) or self._ended[rank]
         ended[0] += 1
-        for name, numbers in self._token_rows.get(model) or self._rows_of(model):
+        rows = self._token_rows.get(model) or self._rows_of(model)
+        if type(usage) is UsageText:
+            (_, input_), (_, output), (_, written), (_, read) = rows
+            plain = usage.plain
+            input_[0] += plain.input_tokens
+            output[0] += plain.output_tokens
+            if plain.cache_creation_input_tokens:
+                written[0] += plain.cache_creation_input_tokens
+            if plain.cache_read_input_tokens:
+                read[0] += plain.cache_read_input_tokens
+            return
+        for name, numbers in rows:
             count = usage.get(name)
             if count and type(count) is int and count > 0:  # most are nought
                 numbers[0] += count

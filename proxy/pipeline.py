@@ -21,6 +21,7 @@ from proxy.limiter.answers import rate_limit_headers
 from proxy.metering import FLAG_MALFORMED_ANSWER, FLAG_MISSING, StreamMeter, meter_answer
 from proxy.metrics import METRICS
 from proxy.ownership import NamingAnswer, Owners
+from proxy.plain_usage import written
 from proxy.responses import error_event, send_answer, upstream_response_headers
 from proxy.settlement import Settlement
 from proxy.snapshots import View
@@ -233,7 +234,7 @@ class Pipeline:
             if FLAG_MALFORMED_ANSWER in meter.flags:
                 raise unreadable(response)
             is_reported = meter.is_reported
-        usage, usage_json = meter.usage, meter.usage_json
+        usage = meter.usage
         if not is_reported:
             ratio = self._estimator.output_ratio(exchange.model)
             usage = meter.observed_usage(max_tokens=exchange.max_tokens, ratio=ratio)
@@ -249,12 +250,11 @@ class Pipeline:
             stop_reason=meter.stop_reason,
             upstream_model=meter.model,
             ttft_us=self._first_byte_us(exchange),
-            usage_json=usage_json,
         )
         exchange.end_attempt(
             words.OUTCOME_ANSWERED,
             header_of(response.headers, b"request-id"),
-            exchange.outcome.written_usage(),
+            written(usage),
         )
         ended = self._ending.write_now(exchange) or await self._ending.hold_more(exchange)
         headers = upstream_response_headers(response.headers)

@@ -15,6 +15,7 @@ from proxy.events import (
     event_members,
     fixed_members,
 )
+from proxy.plain_usage import read_plain, usage_as_read, written
 from turnpike.contracts.usage import Attempt, EventBase, UsageEvent
 from turnpike.kernel import codec
 
@@ -83,7 +84,8 @@ def test_the_parts_of_an_event_are_the_whole_event() -> None:
 
 def test_usage_as_it_came_is_written_as_it_came() -> None:
     raw = msgspec.Raw(json.dumps(USAGE).encode())  # with spaces, as some upstreams write it
-    outcome = msgspec.structs.replace(OUTCOME, usage_json=raw)
+    usage = usage_as_read(raw, read_plain(raw))
+    outcome = msgspec.structs.replace(OUTCOME, usage=usage)
     values: dict[str, Any] = {
         field.name: getattr(ATTEMPT, field.name) for field in dataclasses.fields(Attempt)
     }
@@ -92,7 +94,7 @@ def test_usage_as_it_came_is_written_as_it_came() -> None:
         MEMBERS,
         outcome,
         upstream_model="claude-x-0",
-        attempts=[OwnAttempt(**{**values, "usage": outcome.written_usage()})],
+        attempts=[OwnAttempt(**{**values, "usage": written(usage)})],
         hold_micro=77,
         finished_at_us=2_000,
     )

@@ -17,6 +17,7 @@ from proxy.metering import (
     StreamMeter,
     meter_answer,
 )
+from proxy.plain_usage import UsageText
 from proxy.sse import write_event
 from proxy.usage_totals import (
     FLAG_DECREASING,
@@ -415,8 +416,8 @@ PLAIN = {"input_tokens": 3, "output_tokens": 5, "service_tier": "standard"}
 def test_a_plain_usage_may_be_written_down_as_it_came() -> None:
     answer = meter_answer(json.dumps({**ANSWER, "usage": PLAIN}).encode())
 
-    assert answer.usage_json is not None
-    assert json.loads(bytes(answer.usage_json)) == answer.usage == PLAIN
+    assert type(answer.usage) is UsageText
+    assert json.loads(bytes(answer.usage.raw)) == answer.usage == PLAIN
 
 
 @pytest.mark.parametrize(
@@ -432,5 +433,5 @@ def test_a_plain_usage_may_be_written_down_as_it_came() -> None:
 def test_any_other_usage_is_read_and_written_anew(usage: str) -> None:
     answer = meter_answer(f'{{"type": "message", "usage": {usage}}}'.encode())
 
-    assert answer.usage_json is None
+    assert type(answer.usage) is dict
     assert answer.usage["input_tokens"] == 3

@@ -1,13 +1,17 @@
 """The metrics: exposition, cheapness of labels, and one answer for many workers."""
 
+import json
 import multiprocessing
 import os
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.metrics import LABEL_SETS_MAX, Metrics, SharedMetrics
+from proxy.plain_usage import read_plain, usage_as_read
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
 
@@ -86,6 +90,32 @@ def test_an_event_is_counted_with_its_tokens() -> None:
     assert samples["turnpike_tokens_total", ("claude-x", "input_tokens")] == 21
     assert samples["turnpike_tokens_total", ("claude-x", "output_tokens")] == 14
     assert samples["turnpike_usage_flags_total", ("usage_missing",)] == 1
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"input_tokens": 21, "output_tokens": 0},
+        {
+            "input_tokens": 1,
+            "output_tokens": 2,
+            "cache_creation_input_tokens": 3,
+            "cache_read_input_tokens": 4,
+            "cache_creation": {"ephemeral_1h_input_tokens": 3},
+        },
+        {"input_tokens": 1, "output_tokens": 2, "cache_creation_input_tokens": None},
+    ],
+)
+def test_tokens_of_a_usage_kept_as_it_came_are_counted_as_those_of_a_decoded_one(
+    usage: dict[str, Any],
+) -> None:
+    raw = msgspec.Raw(json.dumps(usage).encode())
+    metrics = [Metrics(), Metrics()]
+
+    metrics[0].note_end(3, "claude-x", usage)
+    metrics[1].note_end(3, "claude-x", usage_as_read(raw, read_plain(raw)))
+
+    assert metrics[0].tokens.values == metrics[1].tokens.values
 
 
 def work_and_leave(folder: Path) -> None:
