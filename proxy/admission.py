@@ -5,7 +5,7 @@ keep nothing: they are read again and the decision is made anew. A refusal that 
 decided is checked against the versions first, so a change holds from the next request both ways.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -70,6 +70,10 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     members: bytes
     hold_micro: int
     unseen_micro: int = 0  # the part of it for what `message_start` does not tell of
+    demand: Demand | None = None  # None where only tokens are counted
+
+
+Admitted = tuple[Decision, View, Admission]
 
 
 class Admitter:
@@ -107,12 +111,21 @@ class Admitter:
         except RedisAway as error:
             raise away() from error
 
-    async def admit(self, ask: Ask, view: View, body: MessagesBody) -> Exchange:
+    def admit(self, ask: Ask, view: View, body: MessagesBody) -> Awaitable[Admitted]:
         """Admit a request for an answer. Raises ApiError; then nothing is held or counted."""
         demand = demand_of(body)
-        if demand.wants.objects:
-            ask, view = await self._pin(ask, view, demand.wants, body.model)
-        decision, view, admission = await self._admit(ask, view, body, self._decide, demand)
+        return self._admit(ask, view, body, demand.wants, self._decide, demand)
+
+    def admit_count(self, ask: Ask, view: View, body: MessagesBody) -> Awaitable[Admitted]:
+        """Admit a request that only counts tokens: it has a rate of its own, and costs nothing."""
+        wants = wants_of(body)
+        return self._admit(ask, view, body, wants, self._decide_count, wants)
+
+    def begin(self, ask: Ask, body: MessagesBody, admitted: Admitted) -> Exchange:
+        """The exchange of a request for an answer that was just admitted."""
+        decision, view, admission = admitted
+        demand = decision.demand
+        assert demand is not None
         self._refusals.count(view.key.tenant, ACCEPTED, ask.started_at_us)
         exchange = Exchange(
             rid=ask.rid,
@@ -135,16 +148,6 @@ class Admitter:
             exchange.unseen_micro = decision.unseen_micro
         return exchange
 
-    async def admit_count(
-        self, ask: Ask, view: View, body: MessagesBody
-    ) -> tuple[Route, View, Spec, Admission]:
-        """Admit a request that only counts tokens: it has a rate of its own, and costs nothing."""
-        wants = wants_of(body)
-        if wants.objects:
-            ask, view = await self._pin(ask, view, wants, body.model)
-        decision, view, admission = await self._admit(ask, view, body, self._decide_count, wants)
-        return decision.route, view, decision.spec, admission
-
     async def standing(self, ask: Ask, view: View, *, scope: str) -> View:
         """The key's view now, for what needs no admission: one round trip reads the versions."""
         try:
@@ -159,9 +162,12 @@ class Admitter:
         ask: Ask,
         view: View,
         body: MessagesBody,
+        wants: Wants,
         decide: Callable[[Ask, View, MessagesBody, T], Decision],
         asked: T,
-    ) -> tuple[Decision, View, Admission]:
+    ) -> Admitted:
+        if wants.objects:
+            ask, view = await self._pin(ask, view, wants, body.model)
         is_current = False
         for _ in range(POLICY_ATTEMPTS):
             try:
@@ -227,7 +233,12 @@ class Admitter:
             at_us=ask.started_at_us,
         )
         return Decision(
-            route=route, spec=spec, members=members, hold_micro=hold, unseen_micro=unseen
+            route=route,
+            spec=spec,
+            members=members,
+            hold_micro=hold,
+            unseen_micro=unseen,
+            demand=demand,
         )
 
     def _decide_count(self, ask: Ask, view: View, body: MessagesBody, wants: Wants) -> Decision:

@@ -42,17 +42,17 @@ class Counter:
 
     async def count_tokens(self, ask: Ask, view: View, body: MessagesBody, send: Send) -> None:
         """Serve one request. Raises ApiError while nothing has been sent to the client."""
-        route, view, spec, admission = await self._admitter.admit_count(ask, view, body)
+        decision, view, admission = await self._admitter.admit_count(ask, view, body)
         headers = [
             (b"request-id", ask.request_id.encode()),
             (b"anthropic-organization-id", view.who.tenant_id.encode()),
-            *rate_limit_headers(spec, admission),
+            *rate_limit_headers(decision.spec, admission),
         ]
-        hops = tuple(hop for hop in route.hops if hop.upstream.kind != UPSTREAM_OPENAI)
+        hops = tuple(hop for hop in decision.route.hops if hop.upstream.kind != UPSTREAM_OPENAI)
         if not hops:
             # No upstream of this model can count: the same estimate that admission goes by.
             size = measure(body.parts())
-            count = self._estimator.input_tokens(route.model.model, size)
+            count = self._estimator.input_tokens(decision.route.model.model, size)
             tokens = b'{"input_tokens":%d}' % count
             await send_answer(send, 200, [(b"content-type", b"application/json"), *headers], tokens)
             return

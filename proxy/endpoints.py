@@ -36,7 +36,8 @@ BODY_BYTES_PER_SECOND_MIN = 64 * 1024
 JSON_TYPE = (b"content-type", b"application/json")
 CHAT_PATH = "/v1/chat/completions"
 MODELS_PATH = "/v1/models"
-POST_PATHS = frozenset(("/v1/messages", "/v1/messages/count_tokens"))
+MESSAGES_PATH = "/v1/messages"
+POST_PATHS = frozenset((MESSAGES_PATH, "/v1/messages/count_tokens"))
 NAMED_PATHS = POST_PATHS | {CHAT_PATH, MODELS_PATH}
 
 
@@ -109,26 +110,45 @@ class Endpoints:
             return self._models(path, ask, scope, send)
         raise ApiError(404, "not_found_error", f"There is nothing at {path[:200]}.")
 
-    async def _post(self, path: str, ask: Ask, scope: Scope, receive: Receive, send: Send) -> None:
-        if TICKET_HEADER in ask.headers and path == "/v1/messages":
-            ticket = self._batch_items.ticket_of(ask)
-            raw = self._body(ask, scope) or await self._read_body(ask.headers, receive)
-            await self._batch_items.answer(ask, ticket, raw, send)
-            return
-        view = self._admitter.known(ask) or await self._admitter.authenticate(ask)
-        if b"anthropic-version" not in ask.headers:
-            raise ApiError(400, "invalid_request_error", "anthropic-version: header is required")
+    def _post(
+        self, path: str, ask: Ask, scope: Scope, receive: Receive, send: Send
+    ) -> Awaitable[None]:
+        """Go on at once where the key is known and the body is there."""
+        if TICKET_HEADER in ask.headers and path == MESSAGES_PATH:
+            return self._batch_item(ask, scope, receive, send)
+        view = self._admitter.known(ask)
+        if view is not None:
+            _require_version(ask)
+            raw = self._body(ask, scope)
+            if raw:
+                return self._take(path, ask, view, raw, receive, send)
+        return self._post_later(path, ask, view, scope, receive, send)
+
+    async def _post_later(
+        self, path: str, ask: Ask, view: View | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        if view is None:
+            view = await self._admitter.authenticate(ask)
+        _require_version(ask)
         raw = self._body(ask, scope) or await self._read_body(ask.headers, receive)
-        if path == "/v1/messages":
-            body = read_messages_body(raw)
-            if HEADER in ask.headers:
-                run = partial(self._pipeline.messages, ask, view, body, receive)
-                await self._once(path, ask, view, raw, send, run)
-            else:
-                await self._pipeline.messages(ask, view, body, receive, send)
-        else:
+        await self._take(path, ask, view, raw, receive, send)
+
+    def _take(
+        self, path: str, ask: Ask, view: View, raw: bytes, receive: Receive, send: Send
+    ) -> Awaitable[None]:
+        if path != MESSAGES_PATH:
             body = read_messages_body(raw, is_counting=True)
-            await self._counter.count_tokens(ask, view, body, send)
+            return self._counter.count_tokens(ask, view, body, send)
+        body = read_messages_body(raw)
+        if HEADER not in ask.headers:
+            return self._pipeline.messages(ask, view, body, receive, send)
+        run = partial(self._pipeline.messages, ask, view, body, receive)
+        return self._once(path, ask, view, raw, send, run)
+
+    async def _batch_item(self, ask: Ask, scope: Scope, receive: Receive, send: Send) -> None:
+        ticket = self._batch_items.ticket_of(ask)
+        raw = self._body(ask, scope) or await self._read_body(ask.headers, receive)
+        await self._batch_items.answer(ask, ticket, raw, send)
 
     async def _chat(self, ask: Ask, scope: Scope, receive: Receive, face: ChatFace) -> None:
         view = await self._admitter.authenticate(ask)
@@ -282,6 +302,11 @@ def _check_framing(headers: Mapping[bytes, bytes]) -> None:
             "Compressed request bodies are not accepted. Send the body as it is.",
             details={"error_code": "request_body_encoding_unsupported"},
         )
+
+
+def _require_version(ask: Ask) -> None:
+    if b"anthropic-version" not in ask.headers:
+        raise ApiError(400, "invalid_request_error", "anthropic-version: header is required")
 
 
 def _require(method: str, allowed: str) -> None:

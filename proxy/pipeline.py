@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from functools import partial
 
 from proxy.admission import Admitter, Ask
@@ -87,7 +88,8 @@ class Pipeline:
         """Serve one request. Raises ApiError while nothing has been sent to the client."""
         if not (self._journal.is_writable and self._settlement.has_room()):
             raise overloaded("The service cannot record usage at the moment.", reason="journal")
-        exchange = await self._admitter.admit(ask, view, body)
+        admitted = await self._admitter.admit(ask, view, body)
+        exchange = self._admitter.begin(ask, body, admitted)
         self._keeper.add(exchange)
         try:
             if body.is_stream:
@@ -138,7 +140,9 @@ class Pipeline:
         hop = tries.begin_now() or await _begin(tries, exchange)
         while True:
             try:
-                await self._attempt(hop, call, exchange, body, send)
+                payload = self._begin_attempt(hop, call, exchange, body)
+                response = await self._open(hop, call, exchange, payload)
+                await self._deliver(hop, body, exchange, response, send)
             except AttemptFailed as error:
                 failure = error
                 exchange.end_attempt(
@@ -155,30 +159,32 @@ class Pipeline:
             hop = await _begin(tries, exchange, failure)
             METRICS.retries.inc()
 
-    async def _attempt(
-        self,
-        hop: Hop,
-        call: Call,
-        exchange: Exchange,
-        body: MessagesBody,
-        send: Send,
-    ) -> None:
+    def _begin_attempt(self, hop: Hop, call: Call, exchange: Exchange, body: MessagesBody) -> bytes:
+        """Count and write down one more try; the body that it sends."""
         number = exchange.begin_attempt(hop.upstream.upstream, hop.credential)
         self._write_begin(exchange)
         if number == 1:
             METRICS.own_seconds.observe(call.begun_at - exchange.begun_at)
-        payload = body.to_upstream(hop.upstream_model) if hop.body is None else hop.body
         if hop.ignored is not exchange.ignored:
             exchange.ignored = hop.ignored
-        response = await self._open(hop, call, exchange, payload)
+        return body.to_upstream(hop.upstream_model) if hop.body is None else hop.body
+
+    def _deliver(
+        self,
+        hop: Hop,
+        body: MessagesBody,
+        exchange: Exchange,
+        response: UpstreamResponse,
+        send: Send,
+    ) -> Awaitable[None]:
+        """Bring an attempt's answer to the client."""
         if response.status >= 400:
             exchange.outcome.http_status = response.status
-            await self._relay_refusal(exchange, response, send)
-        elif body.is_stream and _is_event_stream(response):
+            return self._relay_refusal(exchange, response, send)
+        if body.is_stream and _is_event_stream(response):
             exchange.outcome.http_status = response.status
-            await self._stream(hop, exchange, response, send)
-        else:
-            await self._answer(hop, exchange, response, send)
+            return self._stream(hop, exchange, response, send)
+        return self._answer(hop, exchange, response, send)
 
     async def _open(
         self, hop: Hop, call: Call, exchange: Exchange, body: bytes
@@ -190,7 +196,11 @@ class Pipeline:
             exchange.set_disconnect_policy(hop.upstream)
         exchange.close_upstream = task.cancel
         try:
-            response = await self._forwarder.open(hop, call, body)
+            response = await self._forwarder.send(hop, call, body)
+            if response.status >= 400:
+                await self._forwarder.refuse_ours(hop.upstream, response)
+        except UpstreamError as error:
+            raise failure_of(error) from error
         except asyncio.CancelledError:
             if not exchange.is_stopped:
                 raise

@@ -164,15 +164,14 @@ class UpstreamClient:
         return self.send_from(
             target,
             [start_of_head(target, method, path, headers), rest, *parts],
-            connect_timeout_seconds=connect_timeout_seconds,
-            headers_timeout_seconds=headers_timeout_seconds,
+            connect_timeout_seconds,
+            headers_timeout_seconds,
         )
 
     async def send_from(
         self,
         target: Target,
         request: list[bytes],
-        *,
         connect_timeout_seconds: float,
         headers_timeout_seconds: float,
     ) -> UpstreamResponse:
@@ -183,18 +182,23 @@ class UpstreamClient:
             if connection is None:
                 connection = await self._connect(target, connect_timeout_seconds)
             try:
-                exchange = await connection.send(request, headers_timeout_seconds)
-            except SendFailed:
-                # It never left, so trying again is safe; each try uses up an old connection.
-                connection.abort()
-                if not is_kept:
-                    raise
+                exchange = connection.begin(request, headers_timeout_seconds)
+                if exchange.rest is not None:
+                    await connection.write_rest(exchange)
+                # Waited for here: a wait further down would cost for each coroutine between.
+                while not exchange.status and exchange.error is None:
+                    await connection.news_of(exchange)
             except BaseException:
                 # Cancelled callers too: a connection with half an exchange on it serves nobody.
                 connection.abort()
                 raise
-            else:
+            if exchange.status:
                 return UpstreamResponse(connection, exchange)
+            connection.abort()
+            assert exchange.error is not None
+            # What never left may be tried again; each try uses up an old connection.
+            if not (is_kept and isinstance(exchange.error, SendFailed)):
+                raise exchange.error
 
     async def close(self) -> None:
         """Drop all connections, running exchanges included."""

@@ -41,6 +41,7 @@ class Exchange(msgspec.Struct, eq=False):
     body_bytes: int = 0
     taken_bytes: int = 0
     is_sent: bool = False
+    rest: deque[memoryview] | None = None  # of the request, where it does not fit at once
     is_complete: bool = False
     error: UpstreamError | None = None
     waiter: asyncio.Future[None] | None = None
@@ -115,10 +116,11 @@ class Connection(asyncio.Protocol):
 
     # The caller's side.
 
-    async def send(self, request: list[bytes], timeout_seconds: float) -> Exchange:
-        """Write a request and wait for the head of its answer, which may come before all is out.
+    def begin(self, request: list[bytes], timeout_seconds: float) -> Exchange:
+        """Write a request, given in pieces, head and body, as they go out.
 
-        The request is given in pieces, head and body, as they go out.
+        One that does not fit at once is written by `write_rest`. The answer may come before all is
+        out: `news_of` is awaited until the exchange has a status or an error.
         """
         assert self._exchange is None
         exchange = self._exchange = Exchange(self.is_reused)
@@ -132,13 +134,8 @@ class Connection(asyncio.Protocol):
         if self._is_writable and size <= WRITE_PIECE_BYTES:
             self._writes.put(self._write_whole, b"".join(request))
         else:
-            await self._write_pieces(exchange, _pieces_of(request))
-        while not exchange.status and exchange.error is None:
-            await self._news_of(exchange)
-        if exchange.status:
-            return exchange
-        assert exchange.error is not None
-        raise exchange.error
+            exchange.rest = _pieces_of(request)
+        return exchange
 
     def _write_whole(self, data: bytes) -> None:
         """Write all of a request, unless it was given up before the turn's end."""
@@ -146,14 +143,15 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
             self._exchange.is_sent = True
 
-    async def _write_pieces(self, exchange: Exchange, pieces: deque[memoryview]) -> None:
-        """Write as the socket takes it, until all is out or the answer comes."""
-        while pieces and not exchange.status and exchange.error is None:
+    async def write_rest(self, exchange: Exchange) -> None:
+        """Write what did not fit as the socket takes it, until all is out or the answer comes."""
+        rest = exchange.rest
+        while rest and not exchange.status and exchange.error is None:
             if self._is_writable:
-                self._transport.write(pieces.popleft())
+                self._transport.write(rest.popleft())
             else:
-                await self._news_of(exchange)
-        exchange.is_sent = not pieces
+                await self.news_of(exchange)
+        exchange.is_sent = not rest
 
     async def read(self, exchange: Exchange, timeout_seconds: float) -> bytes:
         """All bytes of the body that came since the last call; empty at its end.
@@ -166,7 +164,7 @@ class Connection(asyncio.Protocol):
             if exchange.is_complete:
                 return b""
             self._arm(timeout_seconds)
-            await self._news_of(exchange)
+            await self.news_of(exchange)
         body = exchange.take_body()
         if not self._is_reading and self._exchange is exchange:
             self._is_reading = True
@@ -188,7 +186,7 @@ class Connection(asyncio.Protocol):
             self._is_clean = False
             self._transport.abort()
 
-    def _news_of(self, exchange: Exchange) -> asyncio.Future[None]:
+    def news_of(self, exchange: Exchange) -> asyncio.Future[None]:
         """To be awaited: done when something of the exchange has changed."""
         waiter = exchange.waiter = self._create_future()
         return waiter

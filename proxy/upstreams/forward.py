@@ -5,7 +5,7 @@ an upstream says about our own credentials or quota is never shown to a tenant.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from urllib.parse import urlsplit
@@ -128,6 +128,16 @@ class Forwarder:
         Returns an answer that is the tenant's business: a success, or a refusal of what was asked.
         Raises AttemptFailed for all else.
         """
+        try:
+            response = await self.send(hop, call, body)
+        except wire.UpstreamError as error:
+            raise failure_of(error) from error
+        if response.status >= 400:
+            await self.refuse_ours(hop.upstream, response)
+        return response
+
+    def send(self, hop: Hop, call: Call, body: bytes) -> Awaitable[wire.UpstreamResponse]:
+        """The same for a caller that looks at the status itself. Awaited, raises UpstreamError."""
         upstream = hop.upstream
         peer = self._peer(upstream)
         start = self._start(hop, peer, call)
@@ -141,20 +151,19 @@ class Forwarder:
         )
         # Later attempts have what the earlier ones left: the client waits no longer for them.
         left = wait - (clock.monotonic_seconds() - call.begun_at)
-        try:
-            response = await self._client.send_from(
-                peer.target,
-                [head, body],
-                connect_timeout_seconds=upstream.connect_timeout_seconds,
-                headers_timeout_seconds=left if left > HEADERS_SECONDS_MIN else HEADERS_SECONDS_MIN,
-            )
-        except wire.UpstreamError as error:
-            raise failure_of(error) from error
-        if response.status < 400:
-            return response
+        return self._client.send_from(
+            peer.target,
+            [head, body],
+            upstream.connect_timeout_seconds,
+            left if left > HEADERS_SECONDS_MIN else HEADERS_SECONDS_MIN,
+        )
+
+    async def refuse_ours(
+        self, upstream: UpstreamSnapshot, response: wire.UpstreamResponse
+    ) -> None:
+        """Raise AttemptFailed for a refusal that says something of us, and not of the request."""
         if response.status in OURS or response.status >= 500:
             raise await self._refused(upstream, response)
-        return response
 
     async def check(self, upstream: UpstreamSnapshot) -> bool:
         """Whether an upstream answers at all: a question that costs nothing."""

@@ -93,7 +93,13 @@ class Line:
     async def response(self, body: list[bytes]) -> UpstreamResponse:
         """Send the request."""
         request = [b"POST / HTTP/1.1\r\n\r\n", *body]
-        exchange = await self.connection.send(request, timeout_seconds=9)
+        exchange = self.connection.begin(request, timeout_seconds=9)
+        if exchange.rest is not None:
+            await self.connection.write_rest(exchange)
+        while not exchange.status and exchange.error is None:
+            await self.connection.news_of(exchange)
+        if exchange.error is not None and not exchange.status:
+            raise exchange.error
         return UpstreamResponse(self.connection, exchange)
 
 
