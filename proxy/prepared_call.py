@@ -27,7 +27,7 @@ class Script(Protocol):
 class PreparedCall:
     """A script, its keys but for the end of one of them, and how many arguments it takes."""
 
-    __slots__ = ("_after", "_before", "_pieces", "_prefix", "script")
+    __slots__ = ("_after", "_args_count", "_before", "_pieces", "_prefix", "script")
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class PreparedCall:
     ) -> None:
         self.script = script
         self._before, self._prefix, self._after = tuple(before), prefix, tuple(after)
+        self._args_count = args_count
         keys_count = len(before) + 1 + len(after)
         words_count = 3 + keys_count + args_count
         head = _packed("EVALSHA", script.sha, str(keys_count), *before)
@@ -52,21 +53,24 @@ class PreparedCall:
         return (*self._before, self._prefix + name, *self._after)
 
     def packed(self, name: str, args: Sequence[bytes]) -> bytes:
-        """The whole call as it is sent to Redis.
+        """The whole call as it is sent to Redis. Raises ValueError for another count of arguments.
 
         Joined, with sizes that are text already: to fill in a template takes half as long again.
         """
+        count = len(args)
+        if count != self._args_count:  # the head says how many words follow
+            raise ValueError(f"{count} arguments, where {self._args_count} were prepared for.")
         start, prefix_bytes, prefix, middle = self._pieces
         end, sizes, stop = name.encode(), _SIZES, _END
         try:
             size = sizes[prefix_bytes + len(end)]
             # Written out, since a loop takes half as long again.
-            if len(args) == 3:  # admission
+            if count == 3:  # admission
                 a, b, c = args
                 x, y, z = sizes[len(a)], sizes[len(b)], sizes[len(c)]
                 three = start, size, prefix, end, middle, x, a, stop, y, b, stop, z, c, stop
                 return b"".join(three)
-            if len(args) == 4:  # settlement
+            if count == 4:  # settlement
                 a, b, c, d = args
                 w, x, y, z = sizes[len(a)], sizes[len(b)], sizes[len(c)], sizes[len(d)]
                 d += stop

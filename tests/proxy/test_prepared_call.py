@@ -38,3 +38,11 @@ def test_long_words_are_packed_as_short_ones_are(count: int, size: int) -> None:
     for name in ("name", "n" * size):
         command = ("EVALSHA", SETTLE.sha, 2, "a", "p:" + name, *args)
         assert call.packed(name, args) == hiredis.pack_command(command)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given_count", [0, 2, 3, 5])
+def test_a_call_with_another_count_of_arguments_is_refused(given_count: int) -> None:
+    call = PreparedCall(SETTLE, before=(), prefix="p:", after=(), args_count=4)
+
+    with pytest.raises(ValueError, match=f"{given_count} arguments"):
+        call.packed("name", [b"x"] * given_count)
